@@ -1,0 +1,1 @@
+"""chatd: a chat-orchestration backend. Layers and their order: docs/architecture.md."""

@@ -1,0 +1,213 @@
+"""One reader of a chat: what it has seen, and what each entry or changed row means for it."""
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from chatd.api.frames import Cursor, frame, from_row
+from chatd.core.turns import ACTIVE, ENDED, chat_status
+from chatd.store.following import ChatState, TurnState
+from chatd.stream.entry import Entry, Event
+
+_ENDED = {status.value for status in ENDED}
+_ACTIVE = {status.value for status in ACTIVE}
+
+
+class Reader:
+    """Pure state: entries and rows in, frames out. `turn_id` narrows it to one turn's events.
+
+    A preview is shown only from its first part on and without gaps; whatever breaks it gives
+    `preview_reset` and silence until the next step. Durable events are taken from an entry only
+    when its version is exactly the next; anything else sets `behind`, and the caller reads rows.
+    """
+
+    def __init__(self, chat_id: UUID, *, turn_id: UUID | None = None) -> None:
+        self.chat_id = str(chat_id)
+        self.only = str(turn_id) if turn_id is not None else None
+        self.cursor = Cursor()
+        self.behind = False
+        self.finished = False
+        """The one turn it follows has ended, or needs its client to act."""
+        self._turn: str | None = None
+        self._attempt = 0
+        self._commits = 0
+        self._next: int | None = None
+        self._blind = False
+        self._shown = False
+        self._queue = b""
+
+    def begin(self, cursor: Cursor) -> None:
+        """Start from a position known without reading rows: right after a commit of our own."""
+        self.cursor = cursor
+
+    # --- live entries
+
+    def take(self, entry: Entry) -> bytes:
+        """The frames of an entry, or none and `behind`."""
+        if entry.is_preview:
+            return self._take_preview(entry)
+        if entry.version <= self.cursor.version:
+            return b""
+        if entry.version != self.cursor.version + 1 or not entry.events:
+            self.behind = True
+            return b""
+        frames = self._reset_if_other(entry.turn_id, entry.attempt)
+        self._track(entry.turn_id, entry.attempt, entry.commits)
+        self._next = entry.last + 1
+        frames += self._durable(entry)
+        if entry.ended and entry.turn_id == self.only:
+            self.finished = True
+        return frames
+
+    def _durable(self, entry: Entry) -> bytes:
+        ids = iter(entry.message_ids)
+        before = self.cursor
+        frames: list[bytes] = []
+        for place, event in enumerate(entry.events):
+            if event[0] == "message":
+                before = before.at(message_id=next(ids))
+            at = before
+            if place == len(entry.events) - 1:
+                at = Cursor(entry.version, before.message_id, entry.attempt, entry.last)
+            frames.append(self._frame(at, event, entry.turn_id))
+        self.cursor = Cursor(entry.version, before.message_id, entry.attempt, entry.last)
+        return b"".join(frames)
+
+    def _take_preview(self, entry: Entry) -> bytes:
+        if entry.turn_id != self._turn or entry.attempt != self._attempt:
+            # Nothing durable announced it: a stale attempt's, or we missed the claim.
+            self.behind = (
+                self.behind or entry.attempt > self._attempt or entry.turn_id != self._turn
+            )
+            return b""
+        if entry.commits != self._commits:
+            self.behind = entry.commits > self._commits
+            return b""
+        if self._next is None:
+            self._next = entry.start
+        if entry.last < self._next or self._blind:
+            return b""
+        if entry.first != self._next:
+            self._blind = True
+            return self.withdraw()
+        return self._show(entry)
+
+    def _show(self, entry: Entry) -> bytes:
+        frames: list[bytes] = []
+        for seq, event in enumerate(entry.events, entry.first):
+            self.cursor = self.cursor.at(attempt=entry.attempt, seq=seq)
+            self._shown = event[0] != "preview_reset"
+            frames.append(self._frame(self.cursor, event, entry.turn_id))
+        self._next = entry.last + 1
+        return b"".join(frames)
+
+    # --- rows
+
+    def catch_up(self, state: ChatState, *, repeat: bool = False) -> bytes:
+        """The frames of what the rows have beyond the cursor.
+
+        `repeat`: for a reader that comes back; its status is said again, its preview withdrawn.
+        """
+        since = self.cursor.version
+        frames = [self._messages(state)]
+        queue = orjson.dumps(state.queue)
+        if queue != self._queue:
+            self._queue = queue
+            frames.append(self._row("queue_update", None, {"queued_messages": state.queue}))
+        current = state.turns[-1] if state.turns else None
+        changed = [turn for turn in state.turns if turn.version > since] if since else []
+        if current is not None and (repeat or not since) and current not in changed:
+            changed.append(current)
+        frames.extend(self._turn_frames(turn, state.turns) for turn in changed)
+        self.cursor = self.cursor.at(version=state.version)
+        if current is not None:
+            self._shown = self._shown or (repeat and since > 0)
+            frames.append(self._reset_if_moved(current, always=repeat))
+            self._track(current.view["id"], current.view["attempt"], current.commits)
+        self.behind = False
+        return b"".join(frames)
+
+    def restart(self) -> bytes:
+        """The history the reader holds is not ours any more: it drops all, a snapshot follows."""
+        self.cursor = Cursor()
+        self._queue = b""
+        self._shown = False
+        return self._row("history_reset", None, {})
+
+    def withdraw(self) -> bytes:
+        """Take back the preview, if one is shown."""
+        if not self._shown:
+            return b""
+        self._shown = False
+        return self._row("preview_reset", None, {})
+
+    def replay(self, entries: Iterable[Entry]) -> bytes:
+        """The running step's preview so far, from its first part or not at all."""
+        return b"".join(
+            self._take_preview(entry)
+            for entry in entries
+            if (entry.turn_id, entry.attempt, entry.commits)
+            == (self._turn, self._attempt, self._commits)
+        )
+
+    def error(self, kind: str, message: str) -> bytes:
+        """The last event of a stream that may not go on."""
+        data = {"error": {"kind": kind, "message": message, "retryable": False}}
+        return frame(self.cursor, from_row("error", self.chat_id, None, data))
+
+    def _messages(self, state: ChatState) -> bytes:
+        frames: list[bytes] = []
+        for message in state.messages:
+            self.cursor = self.cursor.at(message_id=message["id"])
+            data: dict[str, Any] = {"message": message}
+            if not self.cursor.version and not frames:
+                data["has_more"] = state.has_more
+            frames.append(self._row("message", message["turn_id"], data))
+        return b"".join(frames)
+
+    def _turn_frames(self, turn: TurnState, turns: list[TurnState]) -> bytes:
+        view = turn.view
+        frames = [self._turn_row("turn", view, {"turn": view})]
+        if view["error"] is not None:
+            frames.append(self._turn_row("error", view, {"error": view["error"]}))
+        active = next((t.view["status"] for t in turns if t.view["status"] in _ACTIVE), None)
+        status = {
+            "status": view["status"],
+            "chat_status": chat_status(active, turns[-1].view["status"]),
+        }
+        frames.append(self._turn_row("status", view, status))
+        if view["id"] == self.only and view["status"] in _ENDED:
+            self.finished = True
+        return b"".join(frames)
+
+    # --- both
+
+    def _track(self, turn_id: str | None, attempt: int, commits: int) -> None:
+        if (turn_id, attempt, commits) != (self._turn, self._attempt, self._commits):
+            self._turn, self._attempt, self._commits = turn_id, attempt, commits
+            self._next = None
+            self._blind = False
+            self._shown = False
+
+    def _reset_if_other(self, turn_id: str | None, attempt: int) -> bytes:
+        other = (turn_id, attempt) != (self._turn, self._attempt)
+        return self.withdraw() if other else b""
+
+    def _reset_if_moved(self, turn: TurnState, *, always: bool) -> bytes:
+        now = (turn.view["id"], turn.view["attempt"], turn.commits)
+        moved = now != (self._turn, self._attempt, self._commits)
+        return self.withdraw() if moved or always else b""
+
+    def _turn_row(self, kind: Any, view: Any, data: dict[str, Any]) -> bytes:
+        return self._frame(self.cursor, from_row(kind, self.chat_id, view, data), view["id"])
+
+    def _row(self, kind: Any, turn_id: str | None, data: dict[str, Any]) -> bytes:
+        turn = {"id": turn_id, "attempt": 0} if turn_id is not None else None
+        return self._frame(self.cursor, from_row(kind, self.chat_id, turn, data), turn_id)
+
+    def _frame(self, cursor: Cursor, event: Event, turn_id: str | None) -> bytes:
+        if self.only is not None and turn_id is not None and turn_id != self.only:
+            return b""
+        return frame(cursor, event)

@@ -1,0 +1,52 @@
+"""Server-sent events: cursors, frames, and events made from rows."""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from chatd.core.events import EventType
+from chatd.stream.entry import Event, render
+
+COMMENT = b": \n\n"
+
+_CURSOR = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,9})-(\d{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a reader is: the chat's version, the last message id, and the preview's position.
+
+    Opaque to clients. `version` is the last one read completely; messages after `message_id` may
+    still follow for the next one.
+    """
+
+    version: int = 0
+    message_id: int = 0
+    attempt: int = 0
+    seq: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """None for anything that is not one of ours."""
+        match = _CURSOR.fullmatch(text)
+        return cls(*(int(group) for group in match.groups())) if match else None
+
+    def encode(self) -> bytes:
+        return b"%d-%d-%d-%d" % (self.version, self.message_id, self.attempt, self.seq)
+
+    def at(self, **changes: int) -> "Cursor":
+        return replace(self, **changes)
+
+
+def frame(cursor: Cursor, event: Event) -> bytes:
+    """One event. `error` is EventSource's own event name, so ours is `chat_error` there."""
+    kind, data = event
+    name = b"chat_error" if kind == "error" else kind.encode()
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor.encode(), name, data)
+
+
+def from_row(kind: EventType, chat_id: str, turn: Any | None, data: dict[str, Any]) -> Event:
+    """An event read from rows; `seq` 0 says that it is no part of a live sequence."""
+    turn_id = turn["id"] if turn is not None else None
+    attempt = turn["attempt"] if turn is not None else 0
+    return render(kind, chat_id, turn_id, attempt, 0, data)

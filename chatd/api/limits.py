@@ -1,0 +1,89 @@
+"""What a request may hold: so many bytes, JSON, and text that PostgreSQL can store."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
+
+import orjson
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chatd.api.errors import answer
+from chatd.core.errors import BadRequest, TooLarge
+from chatd.core.text import holds
+
+UNUSABLE = "The request holds a NUL or another character that cannot be stored."
+_ESCAPED_NUL = b"\\u0000"
+
+
+class Limits:
+    """Refuses a body over the limit, announced or streamed, and a NUL in path or query."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self.app = app
+        self.max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if b"%00" in scope["query_string"] or not holds(scope["path"]):
+            await answer(scope, BadRequest(UNUSABLE))(scope, receive, send)
+            return
+        if _announced(scope) > self.max_body_bytes:
+            await answer(scope, TooLarge())(scope, receive, send)
+            return
+        read = 0
+
+        async def count() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self.max_body_bytes:
+                # FastAPI lets this class through from where it reads the body, and no other.
+                raise HTTPException(413)
+            return message
+
+        await self.app(scope, count, send)
+
+
+class JsonRoute(APIRoute):
+    """Reads bodies with orjson: strict JSON in UTF-8, no NaN, no lone surrogate."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_strictly(request: Request) -> Response:
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return handle_strictly
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        if not hasattr(self, "_json"):
+            body = await self.body()
+            self._json = orjson.loads(body)
+            if _ESCAPED_NUL in body and not _holds(self._json):
+                raise HTTPException(400, UNUSABLE)
+        return self._json
+
+
+def _holds(value: object) -> bool:
+    if isinstance(value, str):
+        return holds(value)
+    if isinstance(value, dict):
+        items = cast(dict[str, object], value).items()
+        return all(holds(key) and _holds(item) for key, item in items)
+    if isinstance(value, list):
+        return all(_holds(item) for item in cast(list[object], value))
+    return True
+
+
+def _announced(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0

@@ -1,0 +1,6 @@
+"""The tool lists of all servers, shared by the fleet: at hand when a turn needs them."""
+
+from chatd.catalogue.catalogue import Catalogue
+from chatd.catalogue.entries import Listing, Skipped
+
+__all__ = ["Catalogue", "Listing", "Skipped"]

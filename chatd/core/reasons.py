@@ -1,0 +1,38 @@
+"""Why a server or a tool is not offered: stable codes, and a sentence for people."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+Reason = Literal[
+    "not_selected",
+    "disabled",
+    "not_in_plan_mode",
+    "plan_sub_agent",
+    "auth_required",
+    "forbidden",
+    "not_found",
+    "unreachable",
+    "bad_answer",
+    "denied",
+    "not_in_allow_list",
+    "unusable_name",
+    "unusable_schema",
+    "duplicate_name",
+]
+
+SENTENCES: Mapping[Reason, str] = {
+    "not_selected": "The chat does not use this server.",
+    "disabled": "An administrator has disabled this server.",
+    "not_in_plan_mode": "This server may not be used while planning.",
+    "plan_sub_agent": "Sub-agents use no MCP servers while planning.",
+    "auth_required": "Connect your account to use this server.",
+    "forbidden": "The server does not let this account in.",
+    "not_found": "This server no longer exists.",
+    "unreachable": "The server could not be reached.",
+    "bad_answer": "The server gave an answer that could not be understood.",
+    "denied": "An administrator has denied this tool.",
+    "not_in_allow_list": "The administrator's allow list does not name this tool.",
+    "unusable_name": "The tool has no name, or one that cannot be used.",
+    "unusable_schema": "The tool's parameters are not a usable JSON Schema.",
+    "duplicate_name": "Another tool already has this name.",
+}

@@ -1,0 +1,96 @@
+"""An MCP server as configured, and whose credentials a connection to it carries."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field, SecretStr
+
+Transport = Literal["streamable_http", "sse"]
+Availability = Literal["force_on", "default_on", "default_off"]
+AuthType = Literal["none", "oauth2", "api_key", "custom_headers", "user_oidc"]
+
+DEFAULT_TOOL_TIMEOUT_S = 60
+
+
+class NoAuth(BaseModel):
+    type: Literal["none"] = "none"
+
+    def headers(self) -> dict[str, str]:
+        return {}
+
+
+class ApiKeyAuth(BaseModel):
+    type: Literal["api_key"] = "api_key"
+    header: str
+    value: SecretStr
+
+    def headers(self) -> dict[str, str]:
+        return {self.header: self.value.get_secret_value()}
+
+
+class CustomHeadersAuth(BaseModel):
+    type: Literal["custom_headers"] = "custom_headers"
+    values: dict[str, SecretStr]
+
+    def headers(self) -> dict[str, str]:
+        return {name: value.get_secret_value() for name, value in self.values.items()}
+
+
+McpAuth = Annotated[NoAuth | ApiKeyAuth | CustomHeadersAuth, Field(discriminator="type")]
+"""The union is the registry: a new auth type is a new member."""
+
+
+@dataclass(frozen=True, slots=True)
+class McpServer:
+    """One configured server, secrets decrypted. `version` moves with every change of the row."""
+
+    id: UUID
+    slug: str
+    display_name: str
+    transport: Transport
+    url: str
+    auth: McpAuth
+    version: int
+    enabled: bool = True
+    availability: Availability = "default_off"
+    tool_allow_list: frozenset[str] = frozenset()
+    tool_deny_list: frozenset[str] = frozenset()
+    model_intent: bool = False
+    allow_in_plan_mode: bool = False
+    forward_coder_headers: bool = False
+    trust_annotations: bool = False
+    """The admin vouches for the server's read-only and idempotent hints."""
+    tool_timeout_s: float = DEFAULT_TOOL_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """On whose behalf a server is connected: the key of sessions and tool lists, never a token.
+
+    `shared` when every user's connection is the same (none, api_key, custom_headers); with
+    identity headers also the user and the chat.
+    """
+
+    key: str
+    user_id: UUID | None = None
+    chat_id: UUID | None = None
+    """The root chat, when identity headers are forwarded."""
+    subchat_id: UUID | None = None
+
+
+SHARED = Principal(key="shared")
+
+
+def principal_of(
+    server: McpServer, *, user_id: UUID, chat_id: UUID, root_chat_id: UUID
+) -> Principal:
+    """Whose connection a turn uses for this server."""
+    if not server.forward_coder_headers:
+        return SHARED
+    return Principal(
+        key=f"user:{user_id}:chat:{chat_id}",
+        user_id=user_id,
+        chat_id=root_chat_id,
+        subchat_id=chat_id if chat_id != root_chat_id else None,
+    )

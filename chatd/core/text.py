@@ -1,0 +1,42 @@
+"""Text that PostgreSQL and JSON can hold: the one place that cleans what others send."""
+
+from typing import cast
+
+REPLACEMENT = "\ufffd"
+_NUL = "\x00"
+
+
+def holds(text: str) -> bool:
+    """False when the text has a NUL or a lone surrogate, which neither UTF-8 nor jsonb can hold."""
+    if _NUL in text:
+        return False
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def clean(text: str) -> str:
+    """The text with U+FFFD in place of every NUL and lone surrogate."""
+    if holds(text):
+        return text
+    return (
+        text.replace(_NUL, REPLACEMENT)
+        .encode("utf-16", "surrogatepass")
+        .decode("utf-16", "replace")
+    )
+
+
+def clean_json(value: object) -> object:
+    """The same for every string, keys too, of a JSON value."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        items = cast(dict[object, object], value).items()
+        return {clean(str(key)): clean_json(item) for key, item in items}
+    if isinstance(value, list | tuple):
+        return [clean_json(item) for item in cast(list[object], value)]
+    return value

@@ -1,0 +1,79 @@
+"""Tools: as a server lists them, as a model is offered them, as they are called and answer."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from uuid import UUID
+
+from chatd.core.messages import Media
+from chatd.core.reasons import Reason
+
+JsonObject = dict[str, Any]
+
+CallState = Literal[
+    "intended", "sent", "waiting", "done", "failed", "unknown", "denied", "cancelled"
+]
+"""The journal's states; `sent` without a result after a crash is what must not be repeated."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as its server lists it. The hints are the server's claims, untrusted by default."""
+
+    name: str
+    description: str
+    input_schema: JsonObject
+    title: str = ""
+    read_only: bool = False
+    idempotent: bool = False
+    destructive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedTool:
+    """A tool under the name the model knows it by, with the way back to where it lives."""
+
+    name: str
+    """At most 64 of `[A-Za-z0-9_-]`."""
+    original_name: str
+    description: str
+    parameters: JsonObject
+    server_id: UUID | None = None
+    """None: built-in."""
+    safe: bool = False
+    """May be called again when it is unknown whether a call arrived."""
+    parallel: bool = True
+    model_intent: bool = False
+    definition_hash: str = ""
+    """SHA-256 of the canonical JSON of name, description and schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call as the model wrote it; `arguments` is its JSON text, which may not be JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call answered: `text` and `media` for the model; `outcome` for the journal.
+
+    `unknown`: the request left and no answer came, so the call may have run.
+    """
+
+    text: str
+    is_error: bool = False
+    media: tuple[Media, ...] = field(default=())
+    outcome: Literal["done", "failed", "unknown", "denied", "cancelled"] = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Something policy left out, and a reason that users and admins can read."""
+
+    name: str
+    reason: Reason
+    server_id: UUID | None = None
+    detail: str = ""

@@ -1,0 +1,142 @@
+"""What a worker holds of a turn: the claim, what it loaded, what its commits answered."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypedDict
+from uuid import UUID
+
+from chatd.core.messages import HistoryMessage, NewMessage
+from chatd.core.models import Model, ReasoningEffort
+from chatd.core.servers import McpServer
+from chatd.core.tools import CallState, JsonObject, OfferedTool, ToolCall
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One claimed turn. `version` is the chat's at the claim: it orders attempts across turns."""
+
+    turn_id: UUID
+    chat_id: UUID
+    owner_id: UUID
+    lease_id: UUID
+    attempt: int
+    commits: int
+    version: int
+    waited_s: float
+    """Seconds from runnable to claimed, by the database's clock."""
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One tool call of this turn as the journal knows it; `result` as `NewMessage` content."""
+
+    step: int
+    position: int
+    state: CallState
+    call: ToolCall
+    safe: bool
+    server_id: UUID | None
+    result: JsonObject | None
+
+
+class StoredMessage(HistoryMessage):
+    """A message of the history; `step` only when it belongs to the turn itself."""
+
+    step: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTurn:
+    """Everything a turn needs, read once."""
+
+    claim: Claim
+    parent_chat_id: UUID | None
+    root_chat_id: UUID | None
+    plan_mode: bool
+    reasoning_effort: ReasoningEffort | None
+    selected_ids: frozenset[UUID]
+    servers: tuple[McpServer, ...]
+    """The selected ones and every enabled force_on, with their policy columns as they are now."""
+    policy_version: int
+    system_prompt: str
+    model: Model | None
+    """None when the config or its provider is gone or switched off."""
+    history: list[StoredMessage]
+    journal: list[JournalEntry]
+    started_at: datetime
+    first_token_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCall:
+    """A call about to be journaled; `tool` is None when the model named no tool it was offered."""
+
+    call: ToolCall
+    step: int
+    position: int
+    tool: OfferedTool | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallOutcome:
+    """A call's end as the journal keeps it."""
+
+    step: int
+    position: int
+    state: CallState
+    result: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit answered: the chat's new version and the new rows' ids, in order."""
+
+    version: int
+    commits: int
+    status: str
+    messages: tuple[tuple[int, str], ...]
+    """(id, created_at as RFC 3339)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The turn's last commit; `promoted_id` is the chat's next turn, now pending."""
+
+    version: int
+    status: str
+    messages: tuple[tuple[int, str], ...]
+    promoted_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lease as the renewal found it."""
+
+    status: str
+    policy_version: int
+
+
+class Notice(TypedDict):
+    """Something that went otherwise than configured, for the user to read."""
+
+    code: str
+    server_id: str | None
+    message: str
+
+
+def message_row(message: NewMessage) -> dict[str, Any]:
+    """The message's columns, as the commit statements read them."""
+    config = message.model_config_id
+    return {
+        "step": message.step,
+        "position": message.position,
+        "model_config_id": str(config) if config else None,
+        "role": message.role,
+        "content": message.content,
+        "usage": message.usage,
+        "context_limit": message.context_limit,
+        "total_cost_micros": message.cost_micros,
+        "runtime_ms": message.runtime_ms,
+        "provider_response_id": message.provider_response_id,
+    }

@@ -1,0 +1,1 @@
+"""What `chatd dev` and the tests run on: embedded services, a scripted model, a demo MCP server."""

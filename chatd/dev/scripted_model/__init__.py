@@ -1,0 +1,1 @@
+"""A model that does what the last user message says, behind OpenAI's chat completions API."""

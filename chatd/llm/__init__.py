@@ -1,0 +1,1 @@
+"""Model providers: the request, the stream, the errors."""

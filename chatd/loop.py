@@ -1,0 +1,240 @@
+"""The tool loop: model call, tool calls, model call, until an answer without calls.
+
+It yields what happens and waits for its caller before it goes on: after `StepReady` the caller has
+committed the step, after `ResultsReady` its results are history. It knows no store, no provider and
+no server: `call` journals a call as sent before it leaves.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from chatd.core.answers import Answer
+from chatd.core.deltas import Delta, Retrying
+from chatd.core.errors import TurnFailed, turn_error
+from chatd.core.messages import HistoryMessage, Part, ToolResultPart
+from chatd.core.tools import OfferedTool, ToolCall, ToolResult
+from chatd.core.work import PlannedCall
+
+MAX_STEPS = 1200
+WARN_AT = 3
+STOP_AT = 5
+"""How often the very same call may come before the model is warned, and the turn ended."""
+
+WARNING = (
+    "\n\n[You have made this exact call {times} times. Its result will not change: use what you"
+    " have, or try something else.]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """A model call begins; `answer` fills while it streams."""
+
+    step: int
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What one network read brought, already part of the answer."""
+
+    deltas: list[Delta]
+
+
+@dataclass(frozen=True, slots=True)
+class StepReady:
+    """The model call is complete: commit it."""
+
+    step: int
+    answer: Answer
+    calls: list[PlannedCall]
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnded:
+    """One result is there; `last` when no other call of the step is still out."""
+
+    planned: PlannedCall
+    result: ToolResult
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsReady:
+    """All calls of the step are answered: commit the results, in call order."""
+
+    step: int
+    results: list[tuple[PlannedCall, ToolResult]]
+
+
+LoopEvent = StepStarted | Streamed | StepReady | CallEnded | ResultsReady
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStep:
+    """A committed step whose results are not: after a crash, or handed over by another worker."""
+
+    step: int
+    open: list[PlannedCall]
+    answered: list[tuple[PlannedCall, ToolResult]]
+
+
+@dataclass(slots=True)
+class Start:
+    """Where a turn stands. `history` is what the model has been told; it grows with the loop."""
+
+    history: list[HistoryMessage]
+    next_step: int = 1
+    """Step 0 is the user message."""
+    open_step: OpenStep | None = None
+    made: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+
+
+Complete = Callable[[Sequence[HistoryMessage]], AsyncGenerator[list[Delta]]]
+CallTool = Callable[[PlannedCall], Awaitable[ToolResult]]
+Tools = Callable[[], dict[str, OfferedTool]]
+"""The offer as it is now, by name."""
+
+
+async def run_loop(
+    start: Start, *, complete: Complete, call: CallTool, tools: Tools, max_steps: int = MAX_STEPS
+) -> AsyncGenerator[LoopEvent]:
+    """Ends after the `StepReady` of an answer without calls. Raises `TurnFailed` at a limit."""
+    step, open_step = start.next_step, start.open_step
+    while True:
+        if open_step is not None:
+            calls = _finish_calls(start, open_step, call)
+            try:
+                async for event in calls:
+                    yield event
+            finally:
+                await calls.aclose()
+        if step >= max_steps:
+            raise TurnFailed(turn_error("step_limit", f"The turn took {max_steps} steps."))
+        asking = _ask_model(start, step, complete, tools)
+        planned: list[PlannedCall] = []
+        try:
+            async for event in asking:
+                if isinstance(event, StepReady):
+                    planned = event.calls
+                yield event
+        finally:
+            await asking.aclose()
+        if not planned:
+            return
+        step, open_step = step + 1, OpenStep(step, planned, [])
+
+
+async def _ask_model(
+    start: Start, step: int, complete: Complete, tools: Tools
+) -> AsyncGenerator[LoopEvent]:
+    """One model call, streamed; a retry begins its answer anew."""
+    answer = Answer()
+    yield StepStarted(step, answer)
+    stream = complete(start.history)
+    try:
+        async for deltas in stream:
+            for delta in deltas:
+                if isinstance(delta, Retrying):
+                    answer = Answer()
+                    yield StepStarted(step, answer)
+                else:
+                    answer.add(delta)
+            yield Streamed(deltas)
+    finally:
+        await stream.aclose()
+    planned = plan_calls(answer.tool_calls(), step, tools())
+    start.history.append(HistoryMessage(role="assistant", content=answer.parts()))
+    yield StepReady(step, answer, planned)
+
+
+def plan_calls(
+    calls: Sequence[ToolCall], step: int, tools: dict[str, OfferedTool]
+) -> list[PlannedCall]:
+    """The calls in the model's order; a result's message stands one place behind its call's."""
+    return [
+        PlannedCall(call, step, position, tools.get(call.name))
+        for position, call in enumerate(calls, 1)
+    ]
+
+
+async def _finish_calls(
+    start: Start, open_step: OpenStep, call: CallTool
+) -> AsyncGenerator[LoopEvent]:
+    results = dict[int, tuple[PlannedCall, ToolResult]]()
+    results |= {planned.position: (planned, result) for planned, result in open_step.answered}
+    if open_step.open:
+        times = _counted(start, open_step.open)
+        running = _started(open_step.open, call)
+        try:
+            left = set(running)
+            while left:
+                done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+                for place, task in enumerate(sorted(done, key=lambda t: running[t].position), 1):
+                    planned = running[task]
+                    result = _warned(task.result(), times[_key(planned)])
+                    results[planned.position] = (planned, result)
+                    yield CallEnded(planned, result, last=not left and place == len(done))
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+    ordered = [results[position] for position in sorted(results)]
+    yield ResultsReady(open_step.step, ordered)
+    start.history.extend(
+        HistoryMessage(role="tool", content=[result_part(planned, result)])
+        for planned, result in ordered
+    )
+
+
+def _started(
+    calls: list[PlannedCall], call: CallTool
+) -> dict[asyncio.Task[ToolResult], PlannedCall]:
+    """All at once, unless one of the tools must not run beside others."""
+    together = all(planned.tool is None or planned.tool.parallel for planned in calls)
+    turns = asyncio.Semaphore(len(calls) if together else 1)
+
+    async def one(planned: PlannedCall) -> ToolResult:
+        async with turns:
+            return await call(planned)
+
+    return {asyncio.create_task(one(planned)): planned for planned in calls}
+
+
+def _key(planned: PlannedCall) -> tuple[str, str]:
+    return planned.call.name, planned.call.arguments
+
+
+def _counted(start: Start, calls: list[PlannedCall]) -> Counter[tuple[str, str]]:
+    """In how many steps each of these very calls was made. Raises `TurnFailed` at the limit."""
+    start.made.update({_key(planned) for planned in calls})
+    most = max(start.made[_key(planned)] for planned in calls)
+    if most >= STOP_AT:
+        raise TurnFailed(
+            turn_error("step_limit", f"The model made the same call {most} times in this turn.")
+        )
+    return start.made
+
+
+def _warned(result: ToolResult, times: int) -> ToolResult:
+    if times < WARN_AT:
+        return result
+    return replace(result, text=result.text + WARNING.format(times=times))
+
+
+def result_part(planned: PlannedCall, result: ToolResult) -> Part:
+    """A tool result as the part its message holds."""
+    part = ToolResultPart(
+        type="tool-result",
+        tool_call_id=planned.call.id,
+        tool_name=planned.call.name,
+        result=result.text,
+        is_error=result.is_error,
+    )
+    if result.media:
+        part["media"] = list(result.media)
+    if planned.tool is not None and planned.tool.server_id is not None:
+        part["mcp_server_config_id"] = str(planned.tool.server_id)
+    return part

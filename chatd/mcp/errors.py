@@ -1,0 +1,61 @@
+"""How an MCP server fails, in words that hold no secret."""
+
+import re
+from typing import Literal
+
+from chatd.core.text import clean
+
+FailureReason = Literal[
+    "timeout",
+    "refused",
+    "blocked",
+    "closed",
+    "auth_required",
+    "forbidden",
+    "not_found",
+    "session_unknown",
+    "unavailable",
+    "too_large",
+    "protocol",
+    "rpc",
+]
+"""`blocked`: by our address rules; `closed`: the connection broke; `rpc`: the server's error."""
+
+MAX_MESSAGE = 500
+
+_URL = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^\s/?#@\"'<>]*@)?(?P<rest>[^\s?#\"'<>]*)[^\s\"'<>]*",
+    re.IGNORECASE,
+)
+
+
+class ServerFailed(Exception):
+    """A server did not give a usable answer; `message` is for users and models.
+
+    `unknown` is true when the request had left: what it asked for may have happened. `code` is the
+    JSON-RPC error's, 0 without one.
+    """
+
+    def __init__(
+        self, reason: FailureReason, message: str, *, unknown: bool = False, code: int = 0
+    ) -> None:
+        super().__init__(message)
+        self.reason: FailureReason = reason
+        self.message = message
+        self.unknown = unknown
+        self.code = code
+
+    def before_sending(self) -> "ServerFailed":
+        """The same for a request that waited for a connection and never left."""
+        return ServerFailed(self.reason, self.message, code=self.code)
+
+
+def redacted(text: str, *, limit: int = MAX_MESSAGE) -> str:
+    """A server's words on one line, at most `limit` characters, URLs without their secret parts.
+
+    Userinfo, query and fragment of a URL can carry credentials.
+    """
+    text = _URL.sub(
+        lambda url: url["scheme"] + url["rest"], " ".join(clean(text[: limit * 4]).split())
+    )
+    return text if len(text) <= limit else text[: limit - 1] + "…"

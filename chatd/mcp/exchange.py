@@ -1,0 +1,98 @@
+"""One exchange with a server: on whose behalf, and how far it really got.
+
+The SDK sends every message in its sender's context, so what runs far below a request finds the
+request's own exchange in a context variable. Only the principal travels, never a token.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import httpx2
+
+from chatd.core.servers import McpServer, Principal
+from chatd.mcp.errors import ServerFailed
+
+Stage = Literal["waiting", "connecting", "sent"]
+
+_IDENTITY = "x-coder-"
+_SHORTEST_SECRET = 8
+
+
+def _nothing() -> None: ...
+
+
+class HeaderSource(Protocol):
+    """Who knows the headers of a request: credentials and, where wanted, identity."""
+
+    async def headers(self, server: McpServer, principal: Principal) -> Mapping[str, str]: ...
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """What is known of one request (or one listing) below the SDK."""
+
+    principal: Principal
+    room: int | None = None
+    """Bytes the server may still answer; None: no limit."""
+    read_s: float | None = None
+    """Seconds the server may be silent before the connection is given up."""
+    heard_at: float = 0.0
+    """When the server last showed that it is still at it; the event loop's clock."""
+    stage: Stage = "waiting"
+    status: int = 0
+    """The last HTTP status; 0 before there was one."""
+    in_session: bool = False
+    """The request named a session that the server had given out."""
+    failure: ServerFailed | None = None
+    over: bool = False
+    """Nobody waits for it any more."""
+    give_up: Callable[[], object] = _nothing
+    """Stops waiting for an answer that the SDK will never report as missing."""
+    secrets: set[str] = field(default_factory=set[str])
+
+    def begin(self, *, in_session: bool) -> None:
+        """One more request of this exchange is about to be sent."""
+        self.stage, self.status, self.failure = "waiting", 0, None
+        self.in_session = in_session
+
+    def failed(self, failure: ServerFailed) -> None:
+        """Keeps the first failure of a request; a later one is its consequence."""
+        self.failure = self.failure or failure
+
+    async def trace(self, event: str, _info: dict[str, Any]) -> None:
+        """httpcore's `trace` extension: tells a request that left from one that never connected."""
+        if event.endswith("send_request_headers.started"):
+            self.stage = "sent"
+        elif event == "connection.connect_tcp.started":
+            self.stage = "connecting"
+
+
+EXCHANGE: ContextVar[Exchange] = ContextVar("mcp_exchange")
+
+
+class HeaderAuth(httpx2.Auth):
+    """Asks for the headers of this server when a request is sent; without a principal none is."""
+
+    def __init__(self, server: McpServer, source: HeaderSource) -> None:
+        self._server = server
+        self._source = source
+
+    async def async_auth_flow(
+        self, request: httpx2.Request
+    ) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
+        exchange = EXCHANGE.get(None)
+        if exchange is None:
+            raise ServerFailed("protocol", "no principal for this request")
+        headers = await self._source.headers(self._server, exchange.principal)
+        for name, value in headers.items():
+            request.headers[name] = value
+            if not name.lower().startswith(_IDENTITY):
+                exchange.secrets.update(_secrets(value))
+        yield request
+
+
+def _secrets(value: str) -> set[str]:
+    """What must not come back in an answer: the value, and a token without its scheme."""
+    return {part for part in (value, value.rpartition(" ")[2]) if len(part) >= _SHORTEST_SECRET}

@@ -1,0 +1,144 @@
+"""A server's tool list out of the raw pages of `tools/list`: one sloppy tool costs only itself."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+from uuid import UUID
+
+from mcp.shared.inbound import find_invalid_x_mcp_header
+
+from chatd.core.reasons import Reason
+from chatd.core.text import clean, clean_json, holds
+from chatd.core.tools import Dropped, JsonObject, ToolSpec
+from chatd.mcp.errors import ServerFailed
+from chatd.mcp.schemas import UnusableSchema, object_schema
+
+MAX_TOOLS = 2000
+MAX_PAGES = 100
+MAX_NAME = 128
+MAX_DESCRIPTION = 8192
+MAX_INSTRUCTIONS = 8192
+
+# Controls, zero-width characters, direction overrides and tags: a person who reviews the text does
+# not see what they do to it.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff"
+    "\U000e0000-\U000e007f]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolList:
+    """What a server offers one principal. `ttl_ms`: how long it says the list is good for."""
+
+    tools: tuple[ToolSpec, ...]
+    quarantined: tuple[Dropped, ...] = ()
+    instructions: str = ""
+    ttl_ms: int | None = None
+    cache_scope: Literal["public", "private"] = "private"
+
+
+@dataclass(slots=True)
+class Pages:
+    """Gathers pages into one list. `modern`: the server speaks 2026-07-28 with its header rules."""
+
+    server_id: UUID
+    modern: bool
+    _tools: dict[str, ToolSpec] = field(default_factory=dict[str, ToolSpec])
+    _quarantined: list[Dropped] = field(default_factory=list[Dropped])
+    _cursors: set[str] = field(default_factory=set[str])
+    _ttl_ms: int | None = None
+    _public: bool = True
+
+    def tools_of(self, page: JsonObject) -> list[object]:
+        """The page's tools, raw; also notes what the page says of its own age.
+
+        Raises ServerFailed: no list is not the same as an empty one.
+        """
+        ttl_ms = page.get("ttlMs")
+        if isinstance(ttl_ms, int | float) and not isinstance(ttl_ms, bool) and self.modern:
+            known = ttl_ms if self._ttl_ms is None else min(ttl_ms, self._ttl_ms)
+            self._ttl_ms = max(int(known), 0)
+        self._public = self._public and page.get("cacheScope") == "public"
+        tools = page.get("tools")
+        if not isinstance(tools, list):
+            raise ServerFailed("protocol", "the answer has no list of tools")
+        return cast(list[object], tools)[: max(MAX_TOOLS - self.size, 0)]
+
+    def add(self, raw: object) -> None:
+        """One raw tool: kept, or quarantined with the reason."""
+        parsed = self._parsed(raw)
+        if isinstance(parsed, ToolSpec) and parsed.name in self._tools:
+            parsed = self._drop(parsed.name, "duplicate_name", "the server lists this name twice")
+        if isinstance(parsed, ToolSpec):
+            self._tools[parsed.name] = parsed
+        else:
+            self._quarantined.append(parsed)
+
+    def next_cursor(self, page: JsonObject) -> str | None:
+        """None at the end, and where a server would send us round in circles or on for ever."""
+        cursor = page.get("nextCursor")
+        if not isinstance(cursor, str) or not cursor or cursor in self._cursors:
+            return None
+        self._cursors.add(cursor)
+        full = len(self._cursors) >= MAX_PAGES or self.size >= MAX_TOOLS
+        return None if full else cursor
+
+    @property
+    def size(self) -> int:
+        return len(self._tools) + len(self._quarantined)
+
+    def result(self, instructions: str | None) -> ToolList:
+        return ToolList(
+            tools=tuple(self._tools.values()),
+            quarantined=tuple(self._quarantined),
+            instructions=visible(instructions or "", MAX_INSTRUCTIONS),
+            ttl_ms=self._ttl_ms,
+            cache_scope="public" if self._public else "private",
+        )
+
+    def _parsed(self, raw: object) -> ToolSpec | Dropped:
+        if not isinstance(raw, dict):
+            return self._drop("", "unusable_name", "the entry is not an object")
+        tool = cast(JsonObject, raw)
+        name = tool.get("name")
+        if not isinstance(name, str) or not _usable_name(name):
+            shown = visible(name, MAX_NAME) if isinstance(name, str) else ""
+            return self._drop(shown, "unusable_name", "the tool has no usable name")
+        try:
+            schema = object_schema(clean_json(tool.get("inputSchema")))
+        except UnusableSchema as problem:
+            return self._drop(name, "unusable_schema", str(problem))
+        if self.modern and find_invalid_x_mcp_header(schema) is not None:
+            return self._drop(name, "unusable_schema", "the input schema's x-mcp-header is invalid")
+        return _spec(name, tool, schema)
+
+    def _drop(self, name: str, reason: Reason, detail: str) -> Dropped:
+        return Dropped(name, reason, self.server_id, detail)
+
+
+def visible(text: str, limit: int) -> str:
+    """The text without invisible characters, at most `limit` characters."""
+    text = _INVISIBLE.sub("", clean(text[: 2 * limit]))
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _usable_name(name: str) -> bool:
+    return 0 < len(name) <= MAX_NAME and holds(name) and _INVISIBLE.search(name) is None
+
+
+def _spec(name: str, tool: JsonObject, schema: JsonObject) -> ToolSpec:
+    raw = tool.get("annotations")
+    hints: Mapping[str, Any] = cast(JsonObject, raw) if isinstance(raw, dict) else {}
+    title = tool.get("title") or hints.get("title")
+    description = tool.get("description")
+    return ToolSpec(
+        name=name,
+        description=visible(description, MAX_DESCRIPTION) if isinstance(description, str) else "",
+        input_schema=schema,
+        title=visible(title, MAX_NAME) if isinstance(title, str) else "",
+        read_only=hints.get("readOnlyHint") is True,
+        idempotent=hints.get("idempotentHint") is True,
+        destructive=hints.get("destructiveHint") is not False,
+    )

@@ -1,0 +1,147 @@
+"""What a worker asks of MCP servers: their tools, and calls. Nothing here repeats a call."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+import httpx2
+
+from chatd.core.servers import McpServer, Principal
+from chatd.core.tools import JsonObject, ToolResult
+from chatd.mcp.asking import LIST_S, Call, Progress, failed_call, list_tools
+from chatd.mcp.errors import ServerFailed
+from chatd.mcp.exchange import Exchange, HeaderSource
+from chatd.mcp.listing import ToolList
+from chatd.mcp.results import UNKNOWN_WINDOW, tool_result
+from chatd.mcp.session import Session
+from chatd.mcp.sessions import Sessions
+from chatd.mcp.waiting import READ_SLACK_S
+
+CALL_ROOM = 16 * 1024 * 1024
+"""Bytes of one answer to a call."""
+MIN_ABSOLUTE_S = 600.0
+CONNECT_S = 15.0
+CLOSE_S = 2.0
+
+_AGAIN = frozenset({"refused", "closed", "session_unknown"})
+"""With a new session this may work; what was asked for has not happened."""
+
+_SDK_LOGGERS = ("mcp.client", "mcp.shared", "client")
+
+T = TypeVar("T")
+
+
+class SessionPool:
+    """One per process. `http_client` makes a client on a shared connection pool, with this auth.
+
+    Sessions close after `idle_s` without use and, least recently used first, above `limit`.
+    """
+
+    def __init__(
+        self,
+        http_client: Callable[[httpx2.Auth], httpx2.AsyncClient],
+        headers: HeaderSource,
+        *,
+        idle_s: float = 300.0,
+        limit: int = 256,
+    ) -> None:
+        for name in _SDK_LOGGERS:
+            # They quote what servers send, with tracebacks; our outcomes say it without.
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        self._watcher: Callable[[McpServer, Principal], None] | None = None
+        self._sessions = Sessions(
+            http_client,
+            headers,
+            changed=self._changed,
+            idle_s=idle_s,
+            limit=limit,
+            connect_s=CONNECT_S,
+        )
+
+    def watch(self, changed: Callable[[McpServer, Principal], None]) -> None:
+        """`changed` hears of every server that says its tools changed, for this principal."""
+        self._watcher = changed
+
+    async def list_tools(
+        self, server: McpServer, principal: Principal, *, timeout_s: float = LIST_S
+    ) -> ToolList:
+        """All pages, in the server's order; the time includes connecting. Raises ServerFailed."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+
+        async def attempt(session: Session) -> ToolList:
+            return await list_tools(session, deadline)
+
+        return await self._with_session(server, principal, timeout_s, attempt)
+
+    async def call_tool(
+        self,
+        server: McpServer,
+        principal: Principal,
+        name: str,
+        arguments: JsonObject,
+        *,
+        timeout_s: float | None = None,
+        absolute_s: float | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        meta: Mapping[str, str] | None = None,
+        max_text: int = UNKNOWN_WINDOW,
+    ) -> ToolResult:
+        """The server's answer, or why there is none: never raises for what a server does.
+
+        `timeout_s` (default: the server's own) counts from the last progress, `absolute_s`
+        (default: ten times that, at least ten minutes) from the start. `max_text` is in bytes, see
+        `results.budget`. The outcome is `unknown` once the request left and no usable answer came.
+        """
+        idle_s = timeout_s or server.tool_timeout_s
+        call = Call(
+            name=name,
+            arguments=arguments,
+            meta=dict(meta or {}),
+            idle_s=idle_s,
+            absolute_s=absolute_s or max(10 * idle_s, MIN_ABSOLUTE_S),
+            exchange=Exchange(principal, CALL_ROOM, idle_s + READ_SLACK_S),
+            progress=progress,
+        )
+        try:
+            raw = await self._with_session(server, principal, idle_s, call.made)
+        except ServerFailed as failed:
+            return failed_call(failed, call.exchange.secrets)
+        return tool_result(raw, limit=max_text, secrets=call.exchange.secrets)
+
+    async def aclose(self) -> None:
+        await self._sessions.aclose(within_s=CLOSE_S)
+
+    async def _with_session(
+        self,
+        server: McpServer,
+        principal: Principal,
+        within_s: float,
+        attempt: Callable[[Session], Awaitable[T]],
+    ) -> T:
+        """Runs it once more, in a new session, if the first provably did nothing."""
+        try:
+            return await self._attempt(server, principal, within_s, attempt)
+        except ServerFailed as failed:
+            if failed.unknown or failed.reason not in _AGAIN:
+                raise
+        return await self._attempt(server, principal, within_s, attempt)
+
+    async def _attempt(
+        self,
+        server: McpServer,
+        principal: Principal,
+        within_s: float,
+        attempt: Callable[[Session], Awaitable[T]],
+    ) -> T:
+        async with self._sessions.use(server, principal, within_s=within_s) as session:
+            try:
+                return await attempt(session)
+            except ServerFailed as failed:
+                if failed.reason in _AGAIN:
+                    self._sessions.retire(session)
+                raise
+
+    def _changed(self, server: McpServer, principal: Principal) -> None:
+        if self._watcher is not None:
+            self._watcher(server, principal)

@@ -1,0 +1,132 @@
+"""Is a tool's input schema one that a model can be given?"""
+
+from functools import lru_cache
+from typing import cast
+from urllib.parse import unquote
+
+import orjson
+from jsonschema import Draft202012Validator
+
+from chatd.core.tools import JsonObject
+
+MAX_SCHEMA = 64 * 1024
+"""Bytes as JSON."""
+
+_REMEMBERED = 8 * 1024
+
+_DATA = frozenset({"const", "default", "enum", "example", "examples"})
+"""Keywords whose values are data: a `$ref` there is not a reference."""
+
+_COMBINING = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if")
+
+
+class UnusableSchema(Exception):
+    """The text says why; for people."""
+
+
+def object_schema(raw: object) -> JsonObject:
+    """The schema with an object at its root and lists for null. Raises UnusableSchema."""
+    if not isinstance(raw, dict):
+        raise UnusableSchema("the input schema is not an object")
+    schema = dict(cast(JsonObject, raw))
+    kind = schema.get("type")
+    if kind is None and any(key in schema for key in _COMBINING):
+        raise UnusableSchema("the input schema's type is not object")
+    if kind not in (None, "object") and not (isinstance(kind, list) and "object" in kind):
+        raise UnusableSchema("the input schema's type is not object")
+    schema["type"] = "object"
+    if schema.get("properties") is None:
+        schema["properties"] = {}
+    if schema.get("required") is None:
+        schema["required"] = []
+    _check(schema)
+    return schema
+
+
+def _check(schema: JsonObject) -> None:
+    try:
+        encoded = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
+    except TypeError as error:
+        raise UnusableSchema("the input schema cannot be written as JSON") from error
+    if len(encoded) > MAX_SCHEMA:
+        raise UnusableSchema(f"the input schema is larger than {MAX_SCHEMA // 1024} KiB")
+    problem = _known_problem(encoded) if len(encoded) <= _REMEMBERED else _problem(encoded)
+    if problem is not None:
+        raise UnusableSchema(problem)
+
+
+def _problem(encoded: bytes) -> str | None:
+    schema = orjson.loads(encoded)
+    reference = _References(schema).problem()
+    if reference is not None:
+        return reference
+    error = next(iter(_META.iter_errors(schema)), None)
+    if error is None:
+        return None
+    where = "/".join(str(step) for step in error.absolute_path) or "its root"
+    return f"the input schema is not valid JSON Schema at {where[:100]}"
+
+
+_known_problem = lru_cache(maxsize=2048)(_problem)
+"""Lists are fetched again and again, and one check takes a millisecond."""
+
+_META = Draft202012Validator(Draft202012Validator.META_SCHEMA)
+
+
+class _References:
+    """Follows every `$ref` once; what refers to itself has no finite form to show a model."""
+
+    def __init__(self, schema: JsonObject) -> None:
+        self._schema = schema
+        self._open: set[str] = {"#"}
+        self._done: set[str] = set()
+
+    def problem(self) -> str | None:
+        try:
+            self._walk(self._schema)
+        except UnusableSchema as error:
+            return str(error)
+        except RecursionError:
+            return "the input schema is nested too deeply"
+        return None
+
+    def _walk(self, node: object) -> None:
+        if isinstance(node, list):
+            for item in cast(list[object], node):
+                self._walk(item)
+        if not isinstance(node, dict):
+            return
+        for key, value in cast(JsonObject, node).items():
+            if key == "$ref" and isinstance(value, str):
+                self._follow(value)
+            elif key not in _DATA or not isinstance(value, str | list):
+                self._walk(value)
+
+    def _follow(self, reference: str) -> None:
+        if reference in self._open:
+            raise UnusableSchema(f"{reference[:100]} refers to itself")
+        if reference in self._done:
+            return
+        self._open.add(reference)
+        self._walk(self._target(reference))
+        self._open.remove(reference)
+        self._done.add(reference)
+
+    def _target(self, reference: str) -> object:
+        if not reference.startswith("#/"):
+            raise UnusableSchema(f"{reference[:100]} lies outside the input schema")
+        node: object = self._schema
+        for step in unquote(reference[2:]).split("/"):
+            node = _child(node, step.replace("~1", "/").replace("~0", "~"))
+            if node is None:
+                raise UnusableSchema(f"{reference[:100]} leads nowhere")
+        return node
+
+
+def _child(node: object, step: str) -> object | None:
+    if isinstance(node, dict):
+        return cast(JsonObject, node).get(step)
+    if isinstance(node, list) and step.isdecimal():
+        items = cast(list[object], node)
+        return items[int(step)] if int(step) < len(items) else None
+    return None

@@ -1,0 +1,1 @@
+"""Which servers and tools a turn may use: pure functions over core values."""

@@ -1,0 +1,84 @@
+"""Which tools of a server a turn may use, and whether one call may still go out."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from chatd.core.reasons import Reason
+from chatd.core.servers import McpServer
+from chatd.core.tools import Dropped, OfferedTool, ToolSpec
+from chatd.policy.servers import NOBODY, server_refusal
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSelection:
+    """The tools of one server in its order, and why the others are not among them."""
+
+    kept: tuple[ToolSpec, ...]
+    dropped: tuple[Dropped, ...]
+
+
+class ToolRules(Protocol):
+    """What of a server's configuration decides about its tools."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def tool_allow_list(self) -> frozenset[str]: ...
+    @property
+    def tool_deny_list(self) -> frozenset[str]: ...
+
+
+def select_tools(server: ToolRules, specs: Iterable[ToolSpec]) -> ToolSelection:
+    """Applies the server's lists to original names, exactly and case-sensitively."""
+    kept: list[ToolSpec] = []
+    dropped: list[Dropped] = []
+    seen: set[str] = set()
+    for spec in specs:
+        reason = _name_refusal(spec.name, server)
+        if reason is None and spec.name in seen:
+            reason = "duplicate_name"
+        seen.add(spec.name)
+        if reason is None:
+            kept.append(spec)
+        else:
+            dropped.append(Dropped(spec.name, reason, server.id))
+    return ToolSelection(tuple(kept), tuple(dropped))
+
+
+def tool_refusal(
+    tool: OfferedTool,
+    servers: Mapping[UUID, McpServer],
+    *,
+    selected_ids: Collection[UUID],
+    plan_mode: bool = False,
+    is_child: bool = False,
+    unauthorised_ids: Collection[UUID] = NOBODY,
+) -> Reason | None:
+    """Why this call may not go out; None when it may. The decision of the listing, made again.
+
+    `servers` are the configurations as they are now, not as they were when the tool was offered.
+    """
+    if tool.server_id is None:
+        return None
+    server = servers.get(tool.server_id)
+    if server is None:
+        return "not_found"
+    refusal = server_refusal(
+        server,
+        selected_ids=selected_ids,
+        plan_mode=plan_mode,
+        is_child=is_child,
+        unauthorised_ids=unauthorised_ids,
+    )
+    return refusal or _name_refusal(tool.original_name, server)
+
+
+def _name_refusal(name: str, server: ToolRules) -> Reason | None:
+    """Deny always wins; a non-empty allow list restricts to what it names."""
+    if name in server.tool_deny_list:
+        return "denied"
+    if server.tool_allow_list and name not in server.tool_allow_list:
+        return "not_in_allow_list"
+    return None

@@ -1,0 +1,116 @@
+"""Wake-ups: an arq job that says "something is runnable", and a hint that makes it immediate.
+
+A wake carries no turn; PostgreSQL knows which are runnable. It may come twice, late or never: the
+sweeper repairs a lost one. So no Redis error leaves this module.
+"""
+
+import asyncio
+import time
+from typing import Any, cast
+from uuid import uuid4
+
+import orjson
+from arq.constants import expires_extra_ms, job_key_prefix
+from arq.jobs import serialize_job
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+QUEUE = "chatd:turns"
+WAKE_LIST = f"{QUEUE}:wake"
+WAKE_JOB = "wake"
+MAX_HINTS = 1000
+"""Hints pile up while every worker is full; more than this say nothing new."""
+
+MAX_WAKES = 100
+"""Wakes sent at once: enough to start every idle slot of a process."""
+
+SEND_TIMEOUT_S = 2.0
+
+JobData = dict[str, Any]
+
+
+def to_bytes(data: JobData) -> bytes:
+    """arq's job serializer: JSON, because its default (pickle) would run what Redis holds."""
+    return orjson.dumps(data)
+
+
+def from_bytes(data: bytes) -> JobData:
+    return orjson.loads(data)
+
+
+class Wakes:
+    """Sends wakes from one background task, so that a burst of turns is one round trip."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._wanted = 0
+        self._some = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.failures = 0
+        """Sends that failed; the sweeper wakes for them."""
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="wakes")
+
+    async def close(self) -> None:
+        """Send what is still wanted, then stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            await self._send()
+
+    def wake(self, turns: int = 1) -> None:
+        """Ask for workers for this many turns; returns at once."""
+        self._wanted = min(self._wanted + turns, MAX_WAKES)
+        self._some.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            await self._send()
+
+    async def _send(self) -> None:
+        wanted, self._wanted = self._wanted, 0
+        if not wanted:
+            return
+        now_ms = int(time.time() * 1000)
+        job = serialize_job(WAKE_JOB, (), {}, None, now_ms, serializer=to_bytes)
+        ids = [uuid4().hex for _ in range(wanted)]
+        pipeline = self._redis.pipeline(transaction=False)
+        for job_id in ids:
+            pipeline.psetex(job_key_prefix + job_id, expires_extra_ms, job)
+        pipeline.zadd(QUEUE, dict.fromkeys(ids, now_ms))
+        pipeline.rpush(WAKE_LIST, *ids)
+        pipeline.ltrim(WAKE_LIST, -MAX_HINTS, -1)
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await pipeline.execute()
+        except (RedisError, OSError, TimeoutError):
+            self.failures += 1
+
+
+class Hints:
+    """The reading end: blocks on the wake list and settles the jobs whose hints it took."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._taken: list[str] = []
+
+    async def take(self, timeout_s: float) -> bool:
+        """Wait for one hint; its arq job is then the caller's. Raises `RedisError`, `OSError`."""
+        redis = cast(Any, self._redis)  # redis-py types its commands as sync or async
+        popped = await redis.blpop([WAKE_LIST], timeout=timeout_s)
+        if popped is None:
+            return False
+        self._taken.append(popped[1].decode())
+        return True
+
+    async def settle(self) -> None:
+        """Remove the jobs of the hints taken so far; arq's poll would only wake us again."""
+        taken, self._taken = self._taken, []
+        if taken:
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.zrem(QUEUE, *taken)
+            pipeline.delete(*(job_key_prefix + job_id for job_id in taken))
+            await pipeline.execute()

@@ -1,0 +1,1 @@
+"""PostgreSQL: tables, the hot statements and the functions that run them."""

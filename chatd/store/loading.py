@@ -1,0 +1,151 @@
+"""Reading a turn's world in one statement: history, model, servers, journal."""
+
+import base64
+from collections.abc import Iterable
+from typing import Any, cast
+from uuid import UUID
+
+from pydantic import SecretStr
+
+from chatd.core.errors import LeaseLost
+from chatd.core.models import Model, ModelOptions
+from chatd.core.servers import ApiKeyAuth, CustomHeadersAuth, McpAuth, McpServer, NoAuth
+from chatd.core.tools import ToolCall
+from chatd.core.work import Claim, JournalEntry, LoadedTurn, StoredMessage
+from chatd.store import hot
+from chatd.store.db import Database, load
+from chatd.store.secrets import KeyRing
+from chatd.store.work import patiently
+
+SERVER_TABLE = "mcp_server_configs"
+PROVIDER_TABLE = "model_providers"
+
+Servers = dict[tuple[str, int], McpServer]
+"""Decrypted servers by (id, version): a version never changes its secrets."""
+
+MAX_REMEMBERED = 512
+
+
+class TurnLoader:
+    """Loads turns; remembers decrypted server rows, which are the same for most turns."""
+
+    def __init__(self, db: Database, keys: KeyRing) -> None:
+        self._db = db
+        self._keys = keys
+        self._servers: Servers = {}
+
+    async def load(self, claim: Claim) -> LoadedTurn:
+        """Raises `LeaseLost` when the turn is no longer ours."""
+        row = await patiently(lambda: self._db.fetch_one(hot.LOAD, claim.turn_id, claim.lease_id))
+        if row is None:
+            raise LeaseLost
+        return LoadedTurn(
+            claim=claim,
+            parent_chat_id=row["parent_chat_id"],
+            root_chat_id=row["root_chat_id"],
+            plan_mode=row["plan_mode"] == "plan",
+            reasoning_effort=row["reasoning_effort"],
+            selected_ids=frozenset(row["mcp_server_ids"]),
+            servers=self._read_servers(row["servers"]),
+            policy_version=row["policy_version"],
+            system_prompt=row["system_prompt"],
+            model=self._model(row),
+            history=cast(list[StoredMessage], load(row["history"]) or []),
+            journal=[_journal_entry(entry) for entry in load(row["journal"]) or ()],
+            started_at=row["started_at"],
+            first_token_at=row["first_token_at"],
+        )
+
+    async def reload_servers(self, claim: Claim) -> tuple[tuple[McpServer, ...], int]:
+        """The servers again and the policy version they belong to."""
+        row = await patiently(lambda: self._db.fetch_one(hot.RELOAD, claim.turn_id, claim.lease_id))
+        if row is None:
+            raise LeaseLost
+        return self._read_servers(row["servers"]), row["policy_version"]
+
+    def _read_servers(self, value: Any) -> tuple[McpServer, ...]:
+        return tuple(self._server(row) for row in cast(Iterable[Any], load(value) or ()))
+
+    def _server(self, row: dict[str, Any]) -> McpServer:
+        key = (row["id"], row["version"])
+        server = self._servers.get(key)
+        if server is None:
+            if len(self._servers) >= MAX_REMEMBERED:
+                self._servers.clear()
+            server = self._servers[key] = to_server(row, self._keys)
+        return server
+
+    def _model(self, row: Any) -> Model | None:
+        if row["model_id"] is None or not (row["model_enabled"] and row["provider_enabled"]):
+            return None
+        key = row["api_key"]
+        return Model(
+            config_id=row["model_id"],
+            provider_id=row["provider_id"],
+            provider=row["provider"],
+            name=row["model"],
+            base_url=row["base_url"] or None,
+            api_key=self._keys.decrypt(
+                key,
+                row["api_key_key_id"],
+                table=PROVIDER_TABLE,
+                column="api_key",
+                row_id=row["provider_id"],
+            )
+            if key is not None
+            else None,
+            context_limit=row["context_limit"],
+            options=ModelOptions.model_validate(load(row["options"])),
+        )
+
+
+def to_server(row: dict[str, Any], keys: KeyRing) -> McpServer:
+    """A row of `hot.SERVER_ROW` (ciphertext in base64) as the value every layer speaks."""
+    return McpServer(
+        id=UUID(row["id"]),
+        slug=row["slug"],
+        display_name=row["display_name"],
+        transport=row["transport"],
+        url=row["url"],
+        auth=_auth(row, keys),
+        version=row["version"],
+        enabled=row["enabled"],
+        availability=row["availability"],
+        tool_allow_list=frozenset(row["tool_allow_list"]),
+        tool_deny_list=frozenset(row["tool_deny_list"]),
+        model_intent=row["model_intent"],
+        allow_in_plan_mode=row["allow_in_plan_mode"],
+        forward_coder_headers=row["forward_coder_headers"],
+        trust_annotations=row["trust_annotations"],
+        tool_timeout_s=row["tool_timeout_seconds"],
+    )
+
+
+def _auth(row: dict[str, Any], keys: KeyRing) -> McpAuth:
+    def secret(column: str) -> str:
+        return keys.decrypt(
+            base64.b64decode(row[column]),
+            row[f"{column}_key_id"],
+            table=SERVER_TABLE,
+            column=column,
+            row_id=UUID(row["id"]),
+        ).get_secret_value()
+
+    if row["auth_type"] == "api_key":
+        return ApiKeyAuth(header=row["api_key_header"], value=SecretStr(secret("api_key_value")))
+    if row["auth_type"] == "custom_headers":
+        values = cast(dict[str, str], load(secret("custom_headers")))
+        return CustomHeadersAuth(values={name: SecretStr(value) for name, value in values.items()})
+    return NoAuth()
+
+
+def _journal_entry(row: dict[str, Any]) -> JournalEntry:
+    return JournalEntry(
+        step=row["step"],
+        position=row["position"],
+        state=row["state"],
+        call=ToolCall(row["tool_call_id"], row["tool_name"], row["arguments"] or ""),
+        safe=row["safe"],
+        server_id=UUID(row["server_id"]) if row["server_id"] else None,
+        result=row["result"],
+    )

@@ -1,0 +1,77 @@
+"""Bringing a database to this release's schema, and back."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from chatd.store.db import Database
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_LOCK = int.from_bytes(hashlib.sha256(b"chatd migrations").digest()[:8], signed=True)
+
+
+def _config(connection: Connection | None = None) -> Config:
+    """The scripts lie beside the package in a checkout, inside it in a wheel."""
+    config = Config()
+    installed = _PACKAGE / "_alembic"
+    scripts = installed if installed.is_dir() else _PACKAGE.parent / "alembic"
+    config.set_main_option("script_location", str(scripts))
+    config.attributes["connection"] = connection
+    return config
+
+
+def head() -> str:
+    """The newest revision this release knows."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None
+    return revision
+
+
+async def upgrade(db: Database, revision: str = "head") -> None:
+    """Migrate up. Two of these at once are harmless: the second waits, then finds nothing to do."""
+    await _run(db, lambda config: command.upgrade(config, revision))
+
+
+async def downgrade(db: Database, revision: str) -> None:
+    await _run(db, lambda config: command.downgrade(config, revision))
+
+
+async def write_revision(db: Database, message: str) -> None:
+    """Compare the tables with the database and write the difference as a new migration."""
+    await _run(db, lambda config: command.revision(config, message, autogenerate=True))
+
+
+async def check(db: Database) -> None:
+    """Raises when the tables and the migrated database differ."""
+    await _run(db, command.check)
+
+
+async def current(db: Database) -> str | None:
+    """The revision the database is at."""
+
+    def read(connection: Connection) -> str | None:
+        return MigrationContext.configure(connection).get_current_revision()
+
+    async with db.engine.connect() as connection:
+        return await connection.run_sync(read)
+
+
+async def _run(db: Database, action: Callable[[Config], object]) -> None:
+    def locked(connection: Connection) -> None:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+        connection.commit()
+        try:
+            action(_config(connection))
+        finally:
+            connection.rollback()
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
+            connection.commit()
+
+    async with db.engine.connect() as connection:
+        await connection.run_sync(locked)

@@ -1,0 +1,54 @@
+"""Users, their API tokens, and the audit log of what administrators did."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Column, LargeBinary
+from sqlmodel import Field
+
+from chatd.store.tables.columns import Instant, Row, json, one_of, primary_id, timestamp
+
+ROLES = ("admin", "member")
+
+
+class User(Row, table=True):
+    __tablename__ = "users"
+    __table_args__ = (one_of("role", ROLES, name="ck_users_role"),)
+
+    id: UUID = primary_id()
+    username: str = Field(unique=True, max_length=64)
+    name: str = ""
+    role: str = "member"
+    suspended: bool = False
+    created_at: Instant = timestamp(now=True)
+
+
+class ApiToken(Row, table=True):
+    """Only the SHA-256 of a token is kept: it is compared, never read back."""
+
+    __tablename__ = "api_tokens"
+
+    id: UUID = primary_id()
+    user_id: UUID = Field(foreign_key="users.id", ondelete="CASCADE", index=True)
+    name: str = ""
+    token_sha256: bytes = Field(sa_column=Column(LargeBinary, nullable=False, unique=True))
+    created_at: Instant = timestamp(now=True)
+    expires_at: Instant = timestamp()
+    revoked_at: Instant = timestamp()
+    last_used_at: Instant = timestamp()
+
+
+class AuditEntry(Row, table=True):
+    """One administrative change. Ids without foreign keys: the line outlives what it is about."""
+
+    __tablename__ = "audit_log"
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, primary_key=True))
+    at: Instant = timestamp(now=True, index=True)
+    actor_id: UUID | None = None
+    action: str
+    target_type: str
+    target_id: str
+    request_id: str = ""
+    before: dict[str, Any] | None = json("null", nullable=True)
+    after: dict[str, Any] | None = json("null", nullable=True)

@@ -1,0 +1,1 @@
+"""The chat's event stream: previews and hints in Redis, the wire frames of events."""

@@ -1,0 +1,219 @@
+"""Following: one Redis connection per process for all followed chats, and a version check.
+
+Redis only hints. What a follower must not miss, it reads from PostgreSQL when a version says so.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, cast
+from uuid import UUID
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from chatd.stream.entry import Entry, channel, preview_key, unpack
+
+POLL_S = 2.0
+"""How often the versions of all followed chats are compared with the database's."""
+
+RECONNECT_S = 0.5
+SUBSCRIBE_TIMEOUT_S = 1.0
+MAX_WAITING = 2_000
+"""Entries a reader may be behind; a slower one is dropped, never waited for."""
+
+MAX_WAITING_BYTES = 16 * 2**20
+
+Versions = Callable[[Sequence[UUID]], Awaitable[Mapping[UUID, int]]]
+
+
+class Subscription:
+    """One follower's queue of entries."""
+
+    def __init__(self, chat_id: UUID) -> None:
+        self.chat_id = chat_id
+        self._waiting: deque[Entry] = deque()
+        self._bytes = 0
+        self._some = asyncio.Event()
+        self.overrun = False
+        """The reader was too slow: entries are missing, close it."""
+        self.closing = False
+        """The process is going away."""
+        self.version = 0
+        """The newest version the database is known to have."""
+
+    def put(self, entry: Entry, size: int) -> None:
+        self._bytes += size
+        if len(self._waiting) >= MAX_WAITING or self._bytes > MAX_WAITING_BYTES:
+            self.overrun = True
+        else:
+            self._waiting.append(entry)
+        self._some.set()
+
+    def nudge(self, version: int) -> None:
+        """The database is at this version; a follower that is not reads the rows."""
+        if version > self.version:
+            self.version = version
+            self._some.set()
+
+    def close(self) -> None:
+        self.closing = True
+        self._some.set()
+
+    async def wait(self, timeout_s: float) -> list[Entry]:
+        """The entries that came since; empty after `timeout_s` or on a nudge."""
+        if not self._some.is_set():
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._some.wait()
+            except TimeoutError:
+                return []
+        self._some.clear()
+        entries = list(self._waiting)
+        self._waiting.clear()
+        self._bytes = 0
+        return entries
+
+
+class Hub:
+    """All subscriptions of a process. Works without Redis, two seconds slower."""
+
+    def __init__(self, redis: Redis, versions: Versions, poll_s: float = POLL_S) -> None:
+        self._redis = redis
+        self._versions = versions
+        self._poll_s = poll_s
+        self._pubsub: Any = redis.pubsub()
+        self._followed: dict[UUID, set[Subscription]] = {}
+        self._channels: dict[bytes, UUID] = {}
+        self._confirmed: dict[bytes, asyncio.Event] = {}
+        self._busy = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.closing = False
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._listen(), name="hub-listen"),
+            asyncio.create_task(self._poll(), name="hub-poll"),
+        ]
+
+    def drain(self) -> None:
+        """End every stream: the process is going away, readers come back elsewhere."""
+        self.closing = True
+        for subscriptions in self._followed.values():
+            for subscription in subscriptions:
+                subscription.close()
+
+    async def close(self) -> None:
+        self.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._pubsub.aclose()
+
+    @property
+    def followers(self) -> int:
+        return sum(len(subscriptions) for subscriptions in self._followed.values())
+
+    async def subscribe(self, chat_id: UUID) -> Subscription:
+        """From the return on, nothing published for the chat is missed (while Redis is there)."""
+        subscription = Subscription(chat_id)
+        if self.closing:
+            subscription.close()
+        others = self._followed.setdefault(chat_id, set())
+        others.add(subscription)
+        name = channel(chat_id).encode()
+        confirmed = self._confirmed.get(name)
+        if confirmed is None:
+            confirmed = self._confirmed[name] = asyncio.Event()
+            self._channels[name] = chat_id
+            await self._tell(self._pubsub.subscribe, name)
+        if not confirmed.is_set():
+            try:
+                async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
+                    await confirmed.wait()
+            except TimeoutError:
+                pass  # the version check carries it until Redis is back
+        return subscription
+
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        others = self._followed.get(subscription.chat_id)
+        if others is None or subscription not in others:
+            return
+        others.discard(subscription)
+        if not others:
+            del self._followed[subscription.chat_id]
+            name = channel(subscription.chat_id).encode()
+            self._channels.pop(name, None)
+            self._confirmed.pop(name, None)
+            await self._tell(self._pubsub.unsubscribe, name)
+
+    async def preview(self, chat_id: UUID) -> list[Entry]:
+        """The running step's preview so far, or nothing when Redis is away or has lost it."""
+        try:
+            async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
+                redis = cast(Any, self._redis)
+                found = await redis.xrange(preview_key(chat_id))
+        except (RedisError, OSError, TimeoutError):
+            return []
+        return [unpack(fields[b"e"]) for _, fields in found]
+
+    async def _tell(self, command: Callable[..., Awaitable[Any]], name: bytes) -> None:
+        try:
+            async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
+                await command(name)
+        except (RedisError, OSError, TimeoutError):
+            pass  # on reconnecting, redis-py subscribes again to all it was told of
+        self._busy.set()
+
+    async def _listen(self) -> None:
+        while True:
+            if not self._pubsub.subscribed:
+                self._busy.clear()
+                await self._busy.wait()
+            try:
+                message = await self._pubsub.get_message(timeout=None)
+            except (RedisError, OSError, TimeoutError):
+                self._unconfirm()
+                await asyncio.sleep(RECONNECT_S)
+                continue
+            except RuntimeError:
+                await asyncio.sleep(0)  # unsubscribed from all between the check and the read
+                continue
+            if message is not None:
+                self._take(message)
+
+    def _unconfirm(self) -> None:
+        for confirmed in self._confirmed.values():
+            confirmed.clear()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        name = message["channel"]
+        if message["type"] == "subscribe":
+            confirmed = self._confirmed.get(name)
+            if confirmed is not None:
+                confirmed.set()
+        elif message["type"] == "message":
+            chat_id = self._channels.get(name)
+            subscriptions = self._followed.get(chat_id) if chat_id is not None else None
+            if subscriptions:
+                entry = unpack(message["data"])
+                for subscription in subscriptions:
+                    subscription.put(entry, len(message["data"]))
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(self._poll_s)
+            followed = list(self._followed)
+            if not followed:
+                continue
+            try:
+                versions = await self._versions(followed)
+            except Exception:
+                continue
+            for chat_id in followed:
+                for subscription in self._followed.get(chat_id, ()):
+                    subscription.nudge(versions.get(chat_id, GONE))
+
+
+GONE = 2**62
+"""The version of a chat that is no longer there: whoever reads the rows finds out."""

@@ -1,0 +1,228 @@
+"""Publishing: one task per process, the first delta at once, the others in a shared window."""
+
+import asyncio
+import contextlib
+from typing import Any
+from uuid import UUID
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from chatd.core.events import EventType
+from chatd.core.messages import TextPart
+from chatd.core.work import Claim
+from chatd.stream.entry import Entry, Event, channel, hint, pack, preview_key, render
+
+WINDOW_S = 0.05
+"""How long a delta may wait for others; half the entries of a token each 20 ms."""
+
+SEND_TIMEOUT_S = 2.0
+RUNNING_TTL_S = 24 * 3600
+ENDED_TTL_S = 60
+MAX_PREVIEW_ENTRIES = 10_000
+"""A preview longer than this loses its first part, and readers who come late see none of it."""
+
+
+class Publisher:
+    """Sends the entries of all feeds in one pipeline. Redis being away loses previews, no more."""
+
+    def __init__(self, redis: Redis, window_s: float = WINDOW_S) -> None:
+        self._redis = redis
+        self._window_s = window_s
+        self._dirty: dict[int, TurnFeed] = {}
+        self._hints: list[tuple[str, bytes]] = []
+        self._wanted = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.failures = 0
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="publisher")
+
+    async def close(self) -> None:
+        """Send what is waiting, then stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            await self._send()
+
+    def announce(self, chat_id: UUID, version: int, *events: Event) -> None:
+        """Tell followers of a commit made outside a turn's worker."""
+        self._hints.append((channel(chat_id), pack(hint(version, events))))
+        self._wanted.set()
+
+    def changed(self, feed: "TurnFeed", *, at_once: bool) -> None:
+        """A feed has something to send: now, or within the window."""
+        self._dirty[id(feed)] = feed
+        if at_once:
+            self._wanted.set()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._window_s, self._wanted.set)
+
+    async def _run(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            await self._send()
+
+    async def _send(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        feeds, self._dirty = self._dirty, {}
+        hints, self._hints = self._hints, []
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        for feed in feeds.values():
+            feed.write(pipeline)
+        for name, payload in hints:
+            pipeline.publish(name, payload)
+        if not len(pipeline):
+            return
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                # A refused XADD is a stale attempt's: its entries must not be kept, nothing else.
+                await pipeline.execute(raise_on_error=False)
+        except (RedisError, OSError, TimeoutError):
+            self.failures += 1
+            with contextlib.suppress(RedisError, OSError):
+                await pipeline.reset()
+
+
+class TurnFeed:
+    """One attempt's entries, in order. `seq` counts its events from 1.
+
+    Previews are kept in a stream under explicit ids `<claim version>-<seq>`: the server refuses
+    those of an attempt that another has overtaken.
+    """
+
+    def __init__(self, publisher: Publisher, claim: Claim) -> None:
+        self._publisher = publisher
+        self._chat_id = str(claim.chat_id)
+        self._turn_id = str(claim.turn_id)
+        self._order = claim.version
+        self._attempt = claim.attempt
+        self._commits = claim.commits
+        self._seq = 0
+        self._start = 1
+        self._deltas: list[dict[str, Any]] = []
+        self._ready: list[Entry] = []
+        self._quiet = True
+        self._ended = False
+
+    def delta(self, part: Any, *, role: str = "assistant") -> None:
+        """A piece of the message in flight; consecutive text is joined until it is sent."""
+        last = self._deltas[-1] if self._deltas else None
+        if last is not None and joins(last, role, part):
+            last["pieces"].append(part["text"])
+        else:
+            self._deltas.append({"role": role, "part": part, "pieces": [part.get("text", "")]})
+        self._publisher.changed(self, at_once=self._quiet)
+        self._quiet = False
+
+    def event(self, kind: EventType, data: dict[str, Any]) -> None:
+        """An event that no row tells of: retry, notice, preview_reset."""
+        self._flush_deltas()
+        self._seq += 1
+        event = render(kind, self._chat_id, self._turn_id, self._attempt, self._seq, data)
+        self._ready.append(self._preview([event], self._seq))
+        self._publisher.changed(self, at_once=True)
+
+    def committed(
+        self,
+        version: int,
+        commits: int,
+        events: list[tuple[EventType, dict[str, Any]]],
+        *,
+        message_ids: tuple[int, ...] = (),
+        ended: bool = False,
+    ) -> None:
+        """A commit and what it made. The preview it replaces is over.
+
+        Without events, followers read the rows: the way for what other turns or the queue see.
+        """
+        self._flush_deltas()
+        first = self._seq + 1
+        rendered: list[Event] = []
+        for kind, data in events:
+            self._seq += 1
+            rendered.append(
+                render(kind, self._chat_id, self._turn_id, self._attempt, self._seq, data)
+            )
+        entry = Entry(
+            version=version,
+            turn_id=self._turn_id,
+            attempt=self._attempt,
+            commits=commits,
+            start=first,
+            first=first,
+            last=self._seq,
+            events=tuple(rendered),
+            message_ids=message_ids,
+            ended=ended,
+        )
+        self._ready.append(entry)
+        self._commits = commits
+        self._start = self._seq + 1
+        self._quiet = True
+        self._ended = ended
+        self._publisher.changed(self, at_once=True)
+
+    def write(self, pipeline: Any) -> None:
+        """Put everything that waits into the pipeline."""
+        self._flush_deltas()
+        ready, self._ready = self._ready, []
+        over = next((i for i in reversed(range(len(ready))) if not ready[i].is_preview), -1)
+        for position, entry in enumerate(ready):
+            payload = pack(entry)
+            if entry.is_preview and position > over:
+                self._keep(pipeline, entry, payload)
+            pipeline.publish(channel(self._chat_id), payload)
+        if self._ended:
+            pipeline.expire(preview_key(self._chat_id), ENDED_TTL_S)
+
+    def _keep(self, pipeline: Any, entry: Entry, payload: bytes) -> None:
+        key = preview_key(self._chat_id)
+        place = f"{self._order}-{entry.last}"
+        if entry.first == entry.start:
+            # The first part of a preview drops the one before; the key still knows its last id.
+            pipeline.execute_command("XADD", key, "MINID", "=", place, place, "e", payload)
+            pipeline.expire(key, RUNNING_TTL_S)
+        else:
+            pipeline.execute_command(
+                "XADD", key, "MAXLEN", "~", MAX_PREVIEW_ENTRIES, place, "e", payload
+            )
+
+    def _flush_deltas(self) -> None:
+        if not self._deltas:
+            return
+        deltas, self._deltas = self._deltas, []
+        first = self._seq + 1
+        events: list[Event] = []
+        for delta in deltas:
+            self._seq += 1
+            part = delta["part"]
+            if len(delta["pieces"]) > 1:
+                part = {**part, "text": "".join(delta["pieces"])}
+            data = {"role": delta["role"], "part": part}
+            events.append(
+                render("message_part", self._chat_id, self._turn_id, self._attempt, self._seq, data)
+            )
+        self._ready.append(self._preview(events, first))
+
+    def _preview(self, events: list[Event], first: int) -> Entry:
+        return Entry(
+            0,
+            self._turn_id,
+            self._attempt,
+            self._commits,
+            self._start,
+            first,
+            self._seq,
+            tuple(events),
+        )
+
+
+def joins(last: dict[str, Any], role: str, part: TextPart | dict[str, Any]) -> bool:
+    """Whether a delta continues the one before it: same role, same kind, nothing but text."""
+    kind = part["type"]
+    return last["role"] == role and last["part"]["type"] == kind and kind in ("text", "reasoning")

@@ -1,0 +1,1 @@
+"""Built-in tools: the table that policy offers and the loop runs. None exist yet."""

@@ -1,0 +1,1 @@
+"""One turn, top to bottom: the only package that sees everything below it."""

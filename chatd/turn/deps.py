@@ -1,0 +1,41 @@
+"""What a turn works with, and how its worker speaks to it while it runs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from chatd.catalogue import Catalogue
+from chatd.llm.clients import ModelClients
+from chatd.mcp.pool import SessionPool
+from chatd.queue import Wakes
+from chatd.store.db import Database
+from chatd.store.loading import TurnLoader
+from chatd.stream.publisher import Publisher
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDeps:
+    """One per worker process."""
+
+    db: Database
+    loader: TurnLoader
+    publisher: Publisher
+    wakes: Wakes
+    catalogue: Catalogue
+    sessions: SessionPool
+    models: ModelClients
+
+
+StopReason = Literal["interrupt", "lost", "drain"]
+
+
+@dataclass(slots=True)
+class Control:
+    """Set by the worker before it cancels the turn's task; read by the turn.
+
+    `interrupt`: the user stopped it; commit what there is. `lost`: the turn is no longer ours;
+    write nothing. `drain`: the worker goes away; give the turn back.
+    """
+
+    stop: StopReason | None = None
+    policy_version: int = 0
+    """The newest the lease renewal has seen."""

@@ -1,0 +1,269 @@
+"""Committing what a turn makes, then publishing it: never the other way round."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from chatd.core.answers import Answer
+from chatd.core.deltas import Delta, ReasoningDelta, Retrying, TextDelta, ToolCallDelta
+from chatd.core.errors import TurnError
+from chatd.core.events import EventType
+from chatd.core.messages import NewMessage, Part, ToolCallPart
+from chatd.core.models import Model, cost_micros
+from chatd.core.tools import CallState, JsonObject, ToolResult
+from chatd.core.turns import TurnStatus, chat_status
+from chatd.core.work import CallOutcome, Claim, Notice, PlannedCall
+from chatd.loop import result_part
+from chatd.store import work
+from chatd.store.views import message_view
+from chatd.stream.publisher import TurnFeed
+from chatd.turn.deps import TurnDeps
+
+INTERRUPTED = "tool call was interrupted before it produced a result"
+
+Results = Sequence[tuple[PlannedCall, ToolResult]]
+Events = list[tuple[EventType, dict[str, Any]]]
+
+
+class Recorder:
+    """One attempt's commits and events. Every method raises `LeaseLost` when it is not ours."""
+
+    def __init__(self, deps: TurnDeps, claim: Claim) -> None:
+        self._deps = deps
+        self._claim = claim
+        self._feed = TurnFeed(deps.publisher, claim)
+        self._first_token: float | None = None
+        self._journaled: set[int] = set()
+        self._ids: dict[int, str] = {}
+        self.model: Model | None = None
+        self.open: list[PlannedCall] = []
+        """Calls that are history and have no result there yet."""
+
+    def started(self) -> None:
+        self._feed.committed(
+            self._claim.version, self._claim.commits, [_status(TurnStatus.RUNNING)]
+        )
+
+    # --- previews
+
+    def preview(self, deltas: Sequence[Delta]) -> None:
+        """Show what the model is saying."""
+        for delta in deltas:
+            match delta:
+                case TextDelta(text):
+                    self._mark_first_token()
+                    self._feed.delta({"type": "text", "text": text})
+                case ReasoningDelta(text):
+                    self._mark_first_token()
+                    self._feed.delta({"type": "reasoning", "text": text})
+                case ToolCallDelta():
+                    self._mark_first_token()
+                    self._feed.delta(self._call_part(delta))
+                case Retrying():
+                    self._retrying(delta)
+                case _:
+                    pass
+
+    def notify(self, notices: Sequence[Notice]) -> None:
+        for notice in notices:
+            self._feed.event("notice", dict(notice))
+
+    def _call_part(self, delta: ToolCallDelta) -> JsonObject:
+        if delta.id:
+            self._ids[delta.index] = delta.id
+        part: JsonObject = {
+            "type": "tool-call",
+            "tool_call_id": self._ids.get(delta.index, ""),
+            "args_delta": delta.arguments,
+        }
+        if delta.name:
+            part["tool_name"] = delta.name
+        return part
+
+    def _retrying(self, delta: Retrying) -> None:
+        self._feed.event("preview_reset", {})
+        retry = {"attempt_number": delta.attempt, "delay_ms": delta.delay_ms, "error": delta.error}
+        self._feed.event("retry", {"retry": retry})
+
+    def _mark_first_token(self) -> None:
+        if self._first_token is None:
+            self._first_token = time.monotonic()
+
+    def _first_token_ago(self) -> float | None:
+        return None if self._first_token is None else time.monotonic() - self._first_token
+
+    def withdraw(self) -> None:
+        """What was shown of an answer will not be kept."""
+        self._feed.event("preview_reset", {})
+
+    # --- commits
+
+    async def step(
+        self,
+        answer: Answer,
+        calls: Sequence[PlannedCall],
+        step: int,
+        runtime_ms: int,
+        notices: Sequence[Notice],
+    ) -> None:
+        """The assistant's message and the calls it makes, journaled as intended."""
+        message = self._answer(_annotated(answer.parts(), calls), answer, step, runtime_ms)
+        committed = await work.commit_step(
+            self._deps.db, self._claim, [message], calls, notices, self._first_token_ago()
+        )
+        self.open = list(calls)
+        self._publish(committed.version, committed.commits, [message], committed.messages)
+
+    async def result(self, planned: PlannedCall, result: ToolResult) -> None:
+        """One result while others of its step are still out: journaled, and shown."""
+        await work.record_result(self._deps.db, self._claim, _outcome(planned, result))
+        self._journaled.add(planned.position)
+        self._feed.delta(result_part(planned, result), role="tool")
+
+    async def results(self, step: int, results: Results, notices: Sequence[Notice] = ()) -> None:
+        """All results of a step as tool messages."""
+        messages = [
+            NewMessage(
+                role="tool",
+                content=[result_part(planned, result)],
+                step=step,
+                position=planned.position,
+            )
+            for planned, result in results
+        ]
+        outcomes = [
+            _outcome(planned, result)
+            for planned, result in results
+            if planned.position not in self._journaled
+        ]
+        committed = await work.commit_results(
+            self._deps.db, self._claim, messages, outcomes, notices
+        )
+        self._journaled.clear()
+        self.open = []
+        self._publish(committed.version, committed.commits, messages, committed.messages)
+
+    async def close_calls(self, known: dict[int, ToolResult]) -> None:
+        """Answer every open call: with its result if it came, else as interrupted."""
+        if not self.open:
+            return
+        interrupted = ToolResult(INTERRUPTED, is_error=True, outcome="unknown")
+        results = [
+            (planned, known.get(planned.position, interrupted))
+            for planned in sorted(self.open, key=lambda planned: planned.position)
+        ]
+        await self.results(self.open[0].step, results)
+
+    async def finish(
+        self,
+        status: TurnStatus,
+        *,
+        answer: Answer | None = None,
+        step: int = 0,
+        runtime_ms: int = 0,
+        error: TurnError | None = None,
+        notices: Sequence[Notice] = (),
+    ) -> str:
+        """The turn's end, with the last answer if there is one. Answers the status it ended in."""
+        parts = answer.parts(calls=False) if answer is not None else []
+        keep = answer is not None and (parts or status is TurnStatus.COMPLETED)
+        messages = [self._answer(parts, answer, step, runtime_ms)] if answer and keep else []
+        ended = await work.finish_turn(
+            self._deps.db, self._claim, messages, status, error, notices, self._first_token_ago()
+        )
+        if ended.promoted_id is not None:
+            self._feed.committed(ended.version, self._claim.commits, [], ended=True)
+            self._deps.wakes.wake()
+            return ended.status
+        events: Events = [("error", {"error": error})] if error is not None else []
+        events.append(_status(TurnStatus(ended.status)))
+        self._publish(ended.version, 0, messages, ended.messages, events, ended=True)
+        return ended.status
+
+    async def hand_back(self) -> None:
+        """For another worker; what was shown and not committed is withdrawn."""
+        version = await work.hand_back(self._deps.db, self._claim)
+        self._feed.committed(version, 0, [], ended=True)
+        self._deps.wakes.wake()
+
+    def _answer(self, parts: list[Part], answer: Answer, step: int, runtime_ms: int) -> NewMessage:
+        model = self.model
+        usage = answer.usage
+        return NewMessage(
+            role="assistant",
+            content=parts,
+            step=step,
+            position=0,
+            usage=usage,
+            context_limit=model.context_limit if model else 0,
+            cost_micros=cost_micros(usage, model.options.cost) if usage and model else None,
+            runtime_ms=runtime_ms,
+            provider_response_id=answer.response_id,
+            model_config_id=model.config_id if model else None,
+        )
+
+    def _publish(
+        self,
+        version: int,
+        commits: int,
+        messages: Sequence[NewMessage],
+        ids: Sequence[tuple[int, str]],
+        more: Events | None = None,
+        *,
+        ended: bool = False,
+    ) -> None:
+        events: Events = [
+            ("message", {"message": self._view(message, *row)})
+            for message, row in zip(messages, ids, strict=True)
+        ]
+        self._feed.committed(
+            version,
+            commits,
+            events + (more or []),
+            message_ids=tuple(row[0] for row in ids),
+            ended=ended,
+        )
+
+    def _view(self, message: NewMessage, message_id: int, created_at: str) -> Any:
+        row = {
+            "id": message_id,
+            "chat_id": self._claim.chat_id,
+            "turn_id": self._claim.turn_id,
+            "created_by": None,
+            "model_config_id": message.model_config_id,
+            "created_at": created_at,
+            "role": message.role,
+            "content": message.content,
+            "usage": message.usage,
+            "context_limit": message.context_limit,
+            "total_cost_micros": message.cost_micros,
+        }
+        return message_view(row)
+
+
+def _status(status: TurnStatus) -> tuple[EventType, dict[str, Any]]:
+    active = status if status is TurnStatus.RUNNING else None
+    return "status", {"status": status, "chat_status": chat_status(active, status)}
+
+
+def _annotated(parts: list[Part], calls: Sequence[PlannedCall]) -> list[Part]:
+    """The parts with the server each call goes to."""
+    servers = {
+        planned.call.id: str(planned.tool.server_id)
+        for planned in calls
+        if planned.tool is not None and planned.tool.server_id is not None
+    }
+    annotated: list[Part] = []
+    for part in parts:
+        if part["type"] == "tool-call" and part["tool_call_id"] in servers:
+            server_id = servers[part["tool_call_id"]]
+            part = cast(ToolCallPart, {**part, "mcp_server_config_id": server_id})
+        annotated.append(part)
+    return annotated
+
+
+def _outcome(planned: PlannedCall, result: ToolResult) -> CallOutcome:
+    state: CallState = result.outcome
+    part = dict(result_part(planned, replace(result)))
+    return CallOutcome(planned.step, planned.position, state, part)

@@ -1,0 +1,66 @@
+"""Where a turn stands when it is claimed: at its beginning, or where another worker left it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import cast
+
+from chatd.core.messages import HistoryMessage, ToolCallPart, ToolResultPart
+from chatd.core.tools import OfferedTool, ToolResult
+from chatd.core.work import JournalEntry, LoadedTurn, PlannedCall
+from chatd.loop import OpenStep, Start
+
+UNKNOWN = (
+    "It is not known whether this call took effect: the worker was lost after sending it. It was"
+    " not repeated. Check before you call it again."
+)
+
+_CLOSED = ("done", "failed", "denied", "cancelled")
+
+
+def resume(turn: LoadedTurn, tools: Mapping[str, OfferedTool]) -> Start:
+    """The loop's start from the history and the journal.
+
+    A call that had left and has no answer runs again only if it was declared safe; otherwise its
+    outcome is unknown, and the model is told.
+    """
+    history = [HistoryMessage(role=m["role"], content=m["content"]) for m in turn.history]
+    own = [message for message in turn.history if message["step"] is not None]
+    answers = [message for message in own if message["role"] == "assistant"]
+    if not answers:
+        return Start(history)
+    last = answers[-1]
+    step = cast(int, last["step"])
+    made = Counter({(c["tool_name"], c["args"]) for m in answers for c in _calls(m)})
+    answered = [message for message in own if message["role"] == "tool" and message["step"] == step]
+    calls = _calls(last)
+    if not calls or len(answered) >= len(calls):
+        return Start(history, next_step=step + 1, made=made)
+    entries = [entry for entry in turn.journal if entry.step == step]
+    open_step = OpenStep(
+        step=step,
+        open=[_planned(entry, tools) for entry in entries if _to_run(entry)],
+        answered=[
+            (_planned(entry, tools), _known(entry)) for entry in entries if not _to_run(entry)
+        ],
+    )
+    return Start(history, next_step=step + 1, open_step=open_step, made=made)
+
+
+def _calls(message: HistoryMessage) -> list[ToolCallPart]:
+    return [part for part in message["content"] if part["type"] == "tool-call"]
+
+
+def _planned(entry: JournalEntry, tools: Mapping[str, OfferedTool]) -> PlannedCall:
+    return PlannedCall(entry.call, entry.step, entry.position, tools.get(entry.call.name))
+
+
+def _to_run(entry: JournalEntry) -> bool:
+    return entry.state == "intended" or (entry.state == "sent" and entry.safe)
+
+
+def _known(entry: JournalEntry) -> ToolResult:
+    if entry.state in _CLOSED and entry.result is not None:
+        part = cast(ToolResultPart, entry.result)
+        media = tuple(part.get("media", ()))
+        return ToolResult(part["result"], part["is_error"], media, outcome=entry.state)
+    return ToolResult(UNKNOWN, is_error=True, outcome="unknown")

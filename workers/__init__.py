@@ -1,0 +1,1 @@
+"""The arq worker process: wake-ups, leases, drain, sweep."""

@@ -1,0 +1,193 @@
+"""The worker process: wiring, the wake listener, arq under a supervisor, drain on SIGTERM."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+from uuid import uuid4
+
+from arq import Worker, func
+from arq.connections import RedisSettings
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from chatd import logs
+from chatd.catalogue import Catalogue
+from chatd.credentials import Credentials
+from chatd.llm.clients import ModelClients
+from chatd.mcp.pool import SessionPool
+from chatd.outbound import Outbound
+from chatd.queue import QUEUE, Hints, Wakes, from_bytes, to_bytes
+from chatd.settings import Settings
+from chatd.store.db import Database
+from chatd.store.loading import TurnLoader
+from chatd.store.secrets import KeyRing
+from chatd.stream.publisher import Publisher
+from chatd.turn.deps import TurnDeps
+from workers.jobs import CRON, JobDeps, wake
+from workers.runner import IDLE_CLAIM_S, Runner
+from workers.sweep import Sweeper
+
+HINT_WAIT_S = 5
+SETTLE_S = 0.2
+RESTART_S = 0.5
+
+AWAY = (RedisError, OSError, TimeoutError)
+
+log = logs.get("worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """Everything a worker process has."""
+
+    settings: Settings
+    redis: Redis
+    deps: TurnDeps
+    runner: Runner
+    sweeper: Sweeper
+
+
+@asynccontextmanager
+async def process(settings: Settings) -> AsyncGenerator[Process]:
+    """Open everything in order; close it in the other."""
+    url = settings.database_url.get_secret_value()
+    worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+    db = Database(url, application="chatd worker")
+    renewals = Database(url, pool_size=1, application="chatd worker leases")
+    redis = Redis.from_url(settings.redis_url.get_secret_value(), socket_connect_timeout=2)
+    outbound = Outbound(settings.model_allowed_cidrs, settings.mcp_allowed_cidrs)
+    sessions = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Credentials())
+    catalogue = Catalogue(redis, sessions)
+    publisher, wakes = Publisher(redis), Wakes(redis)
+    deps = TurnDeps(
+        db=db,
+        loader=TurnLoader(db, KeyRing(settings.keys())),
+        publisher=publisher,
+        wakes=wakes,
+        catalogue=catalogue,
+        sessions=sessions,
+        models=ModelClients(outbound.model_client()),
+    )
+    runner = Runner(deps, renewals, worker_id=worker_id, capacity=settings.worker_capacity)
+    sweeper = Sweeper(db, wakes, publisher, lambda: runner.free)
+    publisher.start()
+    wakes.start()
+    runner.start()
+    try:
+        with logs.context(worker=worker_id):
+            yield Process(settings, redis, deps, runner, sweeper)
+    finally:
+        await runner.close()
+        for close in (
+            catalogue.aclose,
+            sessions.aclose,
+            publisher.close,
+            wakes.close,
+            outbound.aclose,
+            redis.aclose,
+            renewals.close,
+            db.close,
+        ):
+            await cast(Callable[[], Awaitable[None]], close)()
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, then drain: what cannot end in the grace time is handed back."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    async with process(settings) as worker:
+        tasks = [
+            asyncio.create_task(_listen(worker), name="listen"),
+            asyncio.create_task(worker.sweeper.run(), name="sweep"),
+            asyncio.create_task(_supervise(partial(_arq, worker)), name="arq"),
+        ]
+        worker.runner.wake()
+        log.info("worker ready", capacity=settings.worker_capacity)
+        await stop.wait()
+        tasks[0].cancel()
+        await worker.runner.drain(settings.drain_grace_seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    log.info("worker stopped")
+
+
+async def _listen(worker: Process) -> None:
+    """Wait for hints while there is room; while Redis is away, claim unasked."""
+    hints = Hints(worker.redis)
+    settling = asyncio.create_task(_settle(hints))
+    try:
+        while True:
+            await worker.runner.room()
+            try:
+                async with asyncio.timeout(2 * HINT_WAIT_S):
+                    taken = await hints.take(HINT_WAIT_S)
+                if taken:
+                    worker.runner.wake()
+            except AWAY:
+                worker.runner.wake()
+                await asyncio.sleep(IDLE_CLAIM_S)
+    finally:
+        settling.cancel()
+
+
+async def _settle(hints: Hints) -> None:
+    while True:
+        await asyncio.sleep(SETTLE_S)
+        try:
+            async with asyncio.timeout(HINT_WAIT_S):
+                await hints.settle()
+        except AWAY:
+            pass  # arq's poll runs those jobs: wakes that find nothing
+
+
+class _Poller(Worker):
+    """arq's own slow poll. A full worker picks nothing."""
+
+    def __init__(self, free: Callable[[], int], **options: Any) -> None:
+        super().__init__(**options)
+        self._free = free
+
+    async def _poll_iteration(self) -> None:
+        self.allow_pick_jobs = self._free() > 0
+        await super()._poll_iteration()
+
+
+async def _arq(worker: Process) -> None:
+    poller = _Poller(
+        lambda: worker.runner.free,
+        functions=[func(wake, name="wake", timeout=10, max_tries=1)],
+        cron_jobs=CRON,
+        queue_name=QUEUE,
+        redis_settings=RedisSettings.from_dsn(worker.settings.redis_url.get_secret_value()),
+        handle_signals=False,
+        keep_result=0,
+        job_serializer=to_bytes,
+        job_deserializer=from_bytes,
+        log_results=False,
+        ctx={"deps": JobDeps(worker.deps.db, worker.runner.wake)},
+    )
+    try:
+        await poller.async_run()
+    finally:
+        await poller.close()
+
+
+async def _supervise(run: Callable[[], Awaitable[None]]) -> None:
+    """arq ends with the first Redis error: start it again."""
+    while True:
+        try:
+            await run()
+        except AWAY:
+            pass
+        except Exception as error:
+            log.exception("arq ended", error=type(error).__name__)
+        await asyncio.sleep(RESTART_S)

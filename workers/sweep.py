@@ -1,0 +1,77 @@
+"""The sweeper: a plain task in every worker that mends what crashes and lost wakes leave behind."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from chatd import logs
+from chatd.core.errors import Unavailable
+from chatd.queue import Wakes
+from chatd.store.db import Database
+from chatd.store.sweeping import (
+    count_unclaimed,
+    expire_turn,
+    find_expired,
+    find_stranded,
+    promote_stranded,
+)
+from chatd.stream.publisher import Publisher
+
+EVERY_S = 2.0
+JITTER_S = 0.5
+BLIND_S = 3.0
+"""Out of touch with PostgreSQL for so long, others may not have been able to renew either."""
+
+LEASE_S = 10.0
+
+log = logs.get("sweep")
+
+
+class Sweeper:
+    """Needs PostgreSQL only; also runs on a full worker. Two of them are harmless."""
+
+    def __init__(
+        self, db: Database, wakes: Wakes, publisher: Publisher, free: Callable[[], int]
+    ) -> None:
+        self._db = db
+        self._wakes = wakes
+        self._publisher = publisher
+        self._free = free
+        self._seen = time.monotonic()
+        self._expire_from = 0.0
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(EVERY_S + random.uniform(-JITTER_S, JITTER_S))
+            try:
+                await self.sweep()
+            except Unavailable:
+                pass
+            except Exception as error:
+                log.exception("sweep failed", error=type(error).__name__)
+
+    async def sweep(self) -> None:
+        """One round of all rules. Raises `Unavailable`."""
+        unclaimed = await count_unclaimed(self._db)
+        now = time.monotonic()
+        if now - self._seen > EVERY_S + JITTER_S + BLIND_S:
+            self._expire_from = now + LEASE_S
+        self._seen = now
+        if now >= self._expire_from:
+            await self._expire()
+        for chat_id in await find_stranded(self._db):
+            version = await promote_stranded(self._db, chat_id)
+            if version is not None:
+                self._publisher.announce(chat_id, version)
+                unclaimed += 1
+        if unclaimed:
+            self._wakes.wake(max(1, min(unclaimed, self._free())))
+
+    async def _expire(self) -> None:
+        for turn_id, chat_id in await find_expired(self._db):
+            version = await expire_turn(self._db, turn_id, chat_id)
+            if version is not None:
+                log.warning("lease expired", turn=str(turn_id), chat=str(chat_id))
+                self._publisher.announce(chat_id, version)
+                self._wakes.wake()
