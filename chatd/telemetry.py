@@ -1,9 +1,10 @@
 """Metrics as one table, and traces that cost nothing until an exporter is configured."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -58,7 +59,9 @@ STAGE_SECONDS = _histogram(
 TTFT_SECONDS = _histogram("ttft_seconds", "From the model call to its first token.", _MODEL)
 MESSAGE_COUNT = _histogram("message_count", "Messages in a model call.", _MODEL, buckets=_COUNTS)
 PROMPT_BYTES = _histogram("prompt_size_bytes", "Size of a model call.", _MODEL, buckets=_BYTES)
-TOOL_RESULT_BYTES = _histogram("tool_result_size_bytes", "Before the cap.", buckets=_BYTES)
+TOOL_RESULT_BYTES = _histogram(
+    "tool_result_size_bytes", "Characters of text the model gets.", buckets=_BYTES
+)
 TOOL_RESULTS_TRUNCATED = _counter("tool_result_truncated_total", "Tool results that were cut.")
 TOOL_ERRORS = _counter("tool_errors_total", "Tool calls that answered with an error.")
 STREAM_RETRIES = _counter(
@@ -131,6 +134,25 @@ def span(
         return _NO_SPAN
     context = _W3C.extract({"traceparent": parent}) if parent else None
     return _tracing.tracer.start_as_current_span(name, context, attributes=dict(attributes or {}))
+
+
+@contextmanager
+def stage(name: str, attributes: Attributes | None = None) -> Generator[None]:
+    """One of STAGE_SECONDS's stages, timed, and as a span."""
+    began = time.perf_counter()
+    try:
+        with span(name, attributes):
+            yield
+    finally:
+        STAGE_SECONDS.labels(name).observe(time.perf_counter() - began)
+
+
+def waited(name: str, seconds: float) -> None:
+    """A stage that ended just now without having been ours to time."""
+    STAGE_SECONDS.labels(name).observe(max(seconds, 0))
+    if _tracing.tracer is not None:
+        now = datetime.now(UTC)
+        past_span(name, now - timedelta(seconds=max(seconds, 0)), now)
 
 
 def past_span(

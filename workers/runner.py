@@ -118,7 +118,8 @@ class Runner:
         wanted = min(self.free, CLAIM_BATCH)
         if wanted <= 0:
             return False
-        claims = await claim_turns(self._deps.db, self._worker_id, wanted)
+        with telemetry.stage("acquisition"):
+            claims = await claim_turns(self._deps.db, self._worker_id, wanted)
         for claim in claims:
             self._begin(claim)
         return len(claims) == wanted
@@ -128,7 +129,6 @@ class Runner:
         self._running[claim.lease_id] = running
         if self.free <= 0:
             self._room.clear()
-        telemetry.STAGE_SECONDS.labels("queue_wait").observe(max(claim.waited_s, 0))
         running.task = asyncio.create_task(self._run(running), name=f"turn-{claim.turn_id}")
 
     async def _run(self, running: _Running) -> None:

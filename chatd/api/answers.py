@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from chatd.core.errors import ErrorKind
 from chatd.core.models import EffortOptions, ModelOptions
+from chatd.core.reasons import Reason
 from chatd.core.servers import AuthType, Availability, Transport
 from chatd.core.turns import TurnStatus
 
@@ -254,8 +255,9 @@ class DroppedTool(BaseModel):
     name: str = Field(description="Of a tool, or the slug of a whole server.")
     kind: Literal["server", "tool"]
     server_id: UUID | None
-    reason: str = Field(description="A stable code.")
-    detail: str
+    reason: Reason
+    message: str = Field(description="The reason as a sentence.")
+    detail: str = Field(description="For administrators.")
 
 
 class ChatTools(BaseModel):

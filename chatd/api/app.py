@@ -1,23 +1,26 @@
 """The front door, wired: settings in, one ASGI application out."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI
 from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 
-import chatd
 from chatd import telemetry
-from chatd.api import chats, errors, health, models, openapi, servers, turns
+from chatd.api import chats, errors, health, models, openapi, servers, tools, turns
 from chatd.api.answers import REFUSALS
 from chatd.api.errors import Failures
 from chatd.api.limits import Limits
 from chatd.api.parts import Drain, Parts
 from chatd.api.requests import Requests
 from chatd.api.stream import Streams
+from chatd.catalogue import Catalogue
 from chatd.commands import Commands
+from chatd.credentials import Credentials
+from chatd.mcp.pool import SessionPool
+from chatd.outbound import Outbound
 from chatd.queue import Wakes
 from chatd.settings import Settings
 from chatd.store.db import Database
@@ -27,3 +30,100 @@ from chatd.stream.hub import Hub
 from chatd.stream.publisher import Publisher
 
 PREFIX = "/api/experimental"
+VERSION = "0.1.0"
+REDIS_TIMEOUT_S = 2.0
+
+_TAGS = [
+    {"name": "chats", "description": "Conversations and their event streams."},
+    {"name": "turns", "description": "Messages and what became of them."},
+    {"name": "models", "description": "Models to choose from; providers and configs for admins."},
+    {"name": "mcp servers", "description": "Where tools come from."},
+    {"name": "health", "description": "For load balancers."},
+]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Nothing is opened before the application starts."""
+    app = FastAPI(
+        title="chatd",
+        version=VERSION,
+        description=openapi.DESCRIPTION,
+        openapi_tags=_TAGS,
+        lifespan=lambda app: _lifespan(app, settings),
+        redirect_slashes=False,
+        telemetry={
+            "tracing": telemetry.tracer_provider() is not None,
+            "tracer_provider": telemetry.tracer_provider(),
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
+    )
+    app.state.drain = Drain()
+    errors.install(app)
+    openapi.install(app)
+    _add_routes(app)
+    # The last one added is the outermost.
+    app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(Failures)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
+            expose_headers=["X-Request-Id", "Retry-After"],
+            max_age=600,
+        )
+    app.add_middleware(Requests)
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
+    api = APIRouter(prefix=PREFIX, responses=REFUSALS)
+    # Fixed paths such as /chats/models come before /chats/{chat}.
+    for part in (models, chats, turns, tools, servers):
+        api.include_router(part.router)
+    app.include_router(api)
+    app.include_router(health.router)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI, settings: Settings) -> AsyncGenerator[None]:
+    """Open in order, close in the other."""
+    async with AsyncExitStack() as stack:
+        app.state.parts = await _open(stack, settings, app.state.drain)
+        yield
+
+
+async def _open(stack: AsyncExitStack, settings: Settings, drain: Drain) -> Parts:
+    db = Database(settings.database_url.get_secret_value(), application="chatd api")
+    stack.push_async_callback(db.close)
+    redis = Redis.from_url(
+        settings.redis_url.get_secret_value(), socket_connect_timeout=REDIS_TIMEOUT_S
+    )
+    stack.push_async_callback(cast(Any, redis).aclose)
+    outbound = Outbound(settings.model_allowed_cidrs, settings.mcp_allowed_cidrs)
+    stack.push_async_callback(outbound.aclose)
+    sessions = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Credentials())
+    stack.push_async_callback(sessions.aclose)
+    catalogue = Catalogue(redis, sessions)
+    stack.push_async_callback(catalogue.aclose)
+    wakes, publisher = Wakes(redis), Publisher(redis)
+    for sender in (wakes, publisher):
+        sender.start()
+        stack.push_async_callback(sender.close)
+    hub = Hub(redis, lambda ids: read_versions(db, ids))
+    hub.start()
+    stack.push_async_callback(hub.close)
+    drain.at_start(hub.drain)
+    return Parts(
+        db=db,
+        redis=redis,
+        keys=KeyRing(settings.keys()),
+        commands=Commands(db, wakes, publisher, traceparent=telemetry.traceparent),
+        streams=Streams(db, hub),
+        catalogue=catalogue,
+        drain=drain,
+    )

@@ -75,6 +75,6 @@ def _note(scope: Scope, status: int, answered: float, took: float) -> None:
 
 
 def _template(scope: Scope) -> str:
-    """The route's pattern, so that ids do not become labels."""
+    """The route's pattern (without the common prefix), so that ids do not become labels."""
     route = scope.get("route")
     return getattr(route, "path", "none")

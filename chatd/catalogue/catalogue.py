@@ -74,6 +74,11 @@ class Catalogue:
             self._changed_at[key_of(server, principal)] = self._clock()
             self._fetch_later(server, principal, entry)
 
+    async def settled(self) -> None:
+        """Returns when no fetch runs that began before."""
+        if self._fetching:
+            await asyncio.wait(set(self._fetching.values()))
+
     async def aclose(self) -> None:
         """Leaves fetches to themselves; another process may take them up again."""
         for timer in self._timers.values():
@@ -129,7 +134,9 @@ class Catalogue:
 
         if key not in self._timers:
             wait = max(entry.fetched_at + CHANGES_S - self._clock(), 0.0)
-            self._timers[key] = asyncio.get_running_loop().call_later(wait, now)
+            self._timers[key] = asyncio.get_running_loop().call_later(
+                wait, now, context=contextvars.Context()
+            )
 
     async def _fetched(self, server: McpServer, principal: Principal) -> Outcome:
         try:

@@ -64,6 +64,8 @@ class LoadedTurn:
     """None when the config or its provider is gone or switched off."""
     history: list[StoredMessage]
     journal: list[JournalEntry]
+    notices: list["Notice"]
+    """Those stored by earlier attempts."""
     started_at: datetime
     first_token_at: datetime | None
 

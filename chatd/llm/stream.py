@@ -20,7 +20,7 @@ from chatd.llm.sse import MAX_EVENT
 SILENCE_SECONDS = 600.0
 _CONNECT_SECONDS = 10.0
 _WRITE_SECONDS = 60.0
-_TAIL_SECONDS = 10.0
+TAIL_SECONDS = 10.0
 """How long usage or the end may take after the last chunk; then the answer counts as complete."""
 _DRAIN_SECONDS = 0.1
 """How long the end of the body may take after `[DONE]`, which saves the connection."""
@@ -39,6 +39,7 @@ async def complete(
     effort: ReasoningEffort | None = None,
     tool_choice: ToolChoice | None = None,
     silence_s: float = SILENCE_SECONDS,
+    tail_s: float = TAIL_SECONDS,
     new_id: Callable[[], str] = _new_id,
 ) -> AsyncGenerator[list[Delta]]:
     """A list of deltas per network read; the last one of the last list is Finished.
@@ -50,7 +51,7 @@ async def complete(
     body = request_body(model, messages, tools, asked_effort=effort, tool_choice=tool_choice)
     response = await _open(client, encode(body), silence_s)
     answer = Answer(new_id)
-    reads = _Reads(response, silence_s)
+    reads = _Reads(response, silence_s, tail_s)
     try:
         if _media_type(response) == "text/html":
             raise NoModelApi
@@ -91,10 +92,11 @@ def _media_type(response: httpx2.Response) -> str:
 class _Reads:
     """The network reads of a response, under the silence guard."""
 
-    def __init__(self, response: httpx2.Response, silence_s: float) -> None:
+    def __init__(self, response: httpx2.Response, silence_s: float, tail_s: float) -> None:
         self._response = response
-        self._reads = response.aiter_bytes()
+        self._reads = response.aiter_raw()
         self._silence_s = silence_s
+        self._tail_s = tail_s
         self._now = asyncio.get_running_loop().time
         self._heard = self._now()
         self._tail: float | None = None
@@ -124,7 +126,7 @@ class _Reads:
         if event:
             self._heard = self._now()
         if ended and self._tail is None:
-            self._tail = self._now() + _TAIL_SECONDS
+            self._tail = self._now() + self._tail_s
         self._deadline = self._tail or (None if event else self._heard + self._silence_s)
 
     async def whole(self) -> bytes:

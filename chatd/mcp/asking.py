@@ -1,7 +1,7 @@
 """The two questions a session is asked: which tools there are, and one call."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,6 @@ from chatd.core.tools import JsonObject, ToolResult
 from chatd.mcp.errors import ServerFailed
 from chatd.mcp.exchange import Exchange
 from chatd.mcp.listing import Pages, ToolList
-from chatd.mcp.results import without
 from chatd.mcp.session import Session
 from chatd.mcp.waiting import READ_SLACK_S, answer
 
@@ -89,9 +88,9 @@ async def list_tools(session: Session, deadline: float) -> ToolList:
     return listed
 
 
-def failed_call(failed: ServerFailed, secrets: Iterable[str]) -> ToolResult:
+def failed_call(failed: ServerFailed) -> ToolResult:
     """What the model and the journal are told of a call without a usable answer."""
-    reason = without(failed.message, secrets)
+    reason = failed.message
     if failed.unknown:
         text = (
             f"The call was sent, but {reason}. It is unknown whether the tool ran: find out before"

@@ -18,6 +18,10 @@ _ESCAPE = re.compile(
 )
 
 
+MAX_EVENT = 16 * 1024 * 1024
+"""Bytes of one server-sent event, or of what has no line end."""
+
+
 class _Stream(Protocol):
     async def aclose(self) -> None: ...
 
@@ -42,7 +46,7 @@ class Body(httpx2.AsyncByteStream):
         held = bytearray()
         try:
             async for chunk in self._stream:
-                if not self._wanted(chunk):
+                if not self._wanted(len(chunk), len(held)):
                     break
                 cut = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1 if self._events else 0
                 if cut:
@@ -62,12 +66,12 @@ class Body(httpx2.AsyncByteStream):
     async def aclose(self) -> None:
         await cast(_Stream, self._stream).aclose()
 
-    def _wanted(self, chunk: bytes) -> bool:
+    def _wanted(self, size: int, held: int) -> bool:
         exchange = self._exchange
         if exchange.room is not None:
-            exchange.room -= len(chunk)
-            if exchange.room < 0:
-                exchange.failed(ServerFailed("too_large", "the answer is too large", unknown=True))
+            exchange.room -= size
+        if held > MAX_EVENT or (exchange.room is not None and exchange.room < 0):
+            exchange.failed(ServerFailed("too_large", "the answer is too large", unknown=True))
         return not exchange.over and exchange.failure is None
 
     def _error(self) -> bytes:

@@ -1,6 +1,7 @@
 """How an MCP server fails, in words that hold no secret."""
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 from chatd.core.text import clean
@@ -22,6 +23,8 @@ FailureReason = Literal[
 """`blocked`: by our address rules; `closed`: the connection broke; `rpc`: the server's error."""
 
 MAX_MESSAGE = 500
+
+_REDACTED = "[REDACTED]"
 
 _URL = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^\s/?#@\"'<>]*@)?(?P<rest>[^\s?#\"'<>]*)[^\s\"'<>]*",
@@ -59,3 +62,10 @@ def redacted(text: str, *, limit: int = MAX_MESSAGE) -> str:
         lambda url: url["scheme"] + url["rest"], " ".join(clean(text[: limit * 4]).split())
     )
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def without(text: str, secrets: Iterable[str]) -> str:
+    """Servers echo what they were sent; longer secrets first, as one may hold another."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, _REDACTED)
+    return text

@@ -50,7 +50,7 @@ class Exchange:
     """Nobody waits for it any more."""
     give_up: Callable[[], object] = _nothing
     """Stops waiting for an answer that the SDK will never report as missing."""
-    secrets: set[str] = field(default_factory=set[str])
+    secrets: set[str] = field(default_factory=set[str], repr=False)
 
     def begin(self, *, in_session: bool) -> None:
         """One more request of this exchange is about to be sent."""

@@ -106,7 +106,7 @@ class SessionPool:
         try:
             raw = await self._with_session(server, principal, idle_s, call.made)
         except ServerFailed as failed:
-            return failed_call(failed, call.exchange.secrets)
+            return failed_call(failed)
         return tool_result(raw, limit=max_text, secrets=call.exchange.secrets)
 
     async def aclose(self) -> None:

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import cast
 
 import orjson
@@ -11,15 +11,13 @@ import orjson
 from chatd.core.messages import Media
 from chatd.core.text import clean
 from chatd.core.tools import JsonObject, ToolResult
-from chatd.mcp.errors import redacted
+from chatd.mcp.errors import redacted, without
 
 UNKNOWN_WINDOW = 64 * 1024
 FLOOR = 16 * 1024
 MARKER_ROOM = 256
 MAX_MEDIA = 8 * 1024 * 1024
 """Decoded bytes of one image or sound."""
-
-_REDACTED = "[REDACTED]"
 
 
 def budget(context_limit: int) -> int:
@@ -62,12 +60,6 @@ def tool_result(raw: JsonObject, *, limit: int, secrets: Collection[str] = ()) -
     return ToolResult(
         text=cap(text, limit), is_error=raw.get("isError") is True, media=tuple(reader.media)
     )
-
-
-def without(text: str, secrets: Iterable[str]) -> str:
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, _REDACTED)
-    return text
 
 
 def _not_finished(raw: JsonObject) -> ToolResult:

@@ -57,10 +57,13 @@ def _check(schema: JsonObject) -> None:
 
 def _problem(encoded: bytes) -> str | None:
     schema = orjson.loads(encoded)
-    reference = _References(schema).problem()
-    if reference is not None:
-        return reference
-    error = next(iter(_META.iter_errors(schema)), None)
+    try:
+        _References(schema).check()
+        error = next(iter(_META.iter_errors(schema)), None)
+    except UnusableSchema as unusable:
+        return str(unusable)
+    except RecursionError:
+        return "the input schema is nested too deeply"
     if error is None:
         return None
     where = "/".join(str(step) for step in error.absolute_path) or "its root"
@@ -81,14 +84,8 @@ class _References:
         self._open: set[str] = {"#"}
         self._done: set[str] = set()
 
-    def problem(self) -> str | None:
-        try:
-            self._walk(self._schema)
-        except UnusableSchema as error:
-            return str(error)
-        except RecursionError:
-            return "the input schema is nested too deeply"
-        return None
+    def check(self) -> None:
+        self._walk(self._schema)
 
     def _walk(self, node: object) -> None:
         if isinstance(node, list):

@@ -33,13 +33,12 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from chatd.core.servers import McpServer, Principal
 from chatd.core.tools import JsonObject, ToolSpec
+from chatd.mcp.body import MAX_EVENT
 from chatd.mcp.client import AnsweringClient
 from chatd.mcp.errors import ServerFailed
 from chatd.mcp.exchange import EXCHANGE, Exchange
 from chatd.mcp.verdict import verdict
 
-MAX_EVENT = 16 * 1024 * 1024
-"""Bytes of one server-sent event; whole answers are bounded by their exchange."""
 HANDSHAKE_ROOM = 1024 * 1024
 HANDSHAKE_READ_S = 15.0
 
@@ -53,6 +52,12 @@ def _version() -> str:
 
 
 CLIENT_INFO = Implementation(name="chatd", version=_version())
+
+_ENVELOPE: JsonObject = {
+    CLIENT_INFO_META_KEY: CLIENT_INFO.model_dump(by_alias=True, exclude_none=True),
+    CLIENT_CAPABILITIES_META_KEY: {},
+}
+"""What 2026-07-28 wants in every request, beside the version."""
 
 log = logging.getLogger(__name__)
 
@@ -143,12 +148,8 @@ class Session:
     def _enveloped(self, params: JsonObject) -> JsonObject:
         if not self.modern:
             return params
-        envelope = {
-            PROTOCOL_VERSION_META_KEY: self._client.protocol_version,
-            CLIENT_INFO_META_KEY: CLIENT_INFO.model_dump(by_alias=True, exclude_none=True),
-            CLIENT_CAPABILITIES_META_KEY: {},
-        }
-        return params | {"_meta": params.get("_meta", {}) | envelope}
+        version = {PROTOCOL_VERSION_META_KEY: self._client.protocol_version}
+        return params | {"_meta": params.get("_meta", {}) | _ENVELOPE | version}
 
     def _headers(self, method: str, params: JsonObject) -> dict[str, str]:
         headers = {MCP_PROTOCOL_VERSION_HEADER: self._client.protocol_version}
@@ -223,7 +224,8 @@ class Session:
                     self._changed()
         except Exception as error:
             # Without it the list is simply as fresh as its time to live.
-            log.debug("MCP server %s stopped telling of changes: %r", self.server.slug, error)
+            kind = type(error).__name__
+            log.debug("MCP server %s stopped telling of changes: %s", self.server.slug, kind)
 
 
 def _always(client: httpx2.AsyncClient) -> McpHttpClientFactory:

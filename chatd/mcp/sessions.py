@@ -1,6 +1,7 @@
 """Which sessions are open: shared by the turns of a worker, closed when idle or too many."""
 
 import asyncio
+import contextvars
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -40,7 +41,7 @@ class Sessions:
         self._limit = limit
         self._connect_s = connect_s
         self._sessions: OrderedDict[Key, Session] = OrderedDict()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._owners: set[asyncio.Task[None]] = set()
         self._reaper: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -82,8 +83,8 @@ class Sessions:
         for session in tuple(self._sessions.values()):
             self.retire(session)
             session.close()
-        if self._closing:
-            _, stuck = await asyncio.wait(tuple(self._closing), timeout=within_s)
+        if self._owners:
+            _, stuck = await asyncio.wait(tuple(self._owners), timeout=within_s)
             for owner in stuck:
                 owner.cancel()
 
@@ -104,12 +105,16 @@ class Sessions:
             AnsweringClient(client, server.transport),
             lambda: self._changed(server, principal),
         )
-        self._closing.add(session.owner)
-        session.owner.add_done_callback(self._closing.discard)
-        timer = asyncio.get_running_loop().call_later(self._connect_s, session.give_up)
+        self._owners.add(session.owner)
+        session.owner.add_done_callback(self._owners.discard)
+        # An empty context, as for all that outlives the turn which happens to start it.
+        context = contextvars.Context()
+        timer = asyncio.get_running_loop().call_later(
+            self._connect_s, session.give_up, context=context
+        )
         session.ready.add_done_callback(lambda _: timer.cancel())
         if self._reaper is None or self._reaper.done():
-            self._reaper = asyncio.create_task(self._reap(), name="mcp idle sessions")
+            self._reaper = asyncio.create_task(self._reap(), context=context)
         return session
 
     def _make_room(self) -> None:

@@ -7,11 +7,18 @@ from mcp_types import (
     CONNECTION_CLOSED,
     INTERNAL_ERROR,
     INVALID_REQUEST,
+    METHOD_NOT_FOUND,
     PARSE_ERROR,
 )
 
-from chatd.mcp.errors import ServerFailed, redacted
+from chatd.mcp.errors import ServerFailed, redacted, without
 from chatd.mcp.exchange import Exchange
+
+_STAND_INS = (
+    (INTERNAL_ERROR, "Server returned an error response"),
+    (METHOD_NOT_FOUND, "Not Found"),
+)
+"""What the SDK says for an HTTP error without a JSON-RPC error in it."""
 
 _SESSION_GONE = re.compile(r"session (not found|terminated)", re.IGNORECASE)
 _NO_SESSION = re.compile(r"\bsession\b", re.IGNORECASE)
@@ -23,11 +30,12 @@ def verdict(error: BaseException, exchange: Exchange) -> ServerFailed:
         return exchange.failure
     error = _leaf(error)
     if isinstance(error, MCPError):
+        message = redacted(without(error.message, exchange.secrets))
         return (
             _by_session(error, exchange)
             or _by_status(error, exchange)
             or _by_code(error, exchange)
-            or ServerFailed("rpc", redacted(error.message), code=error.code)
+            or ServerFailed("rpc", message, code=error.code)
         )
     if exchange.status == 404 and exchange.in_session:
         return _session_unknown()
@@ -62,10 +70,7 @@ def _session_unknown() -> ServerFailed:
 def _by_status(error: MCPError, exchange: Exchange) -> ServerFailed | None:
     """The HTTP status, unless the server put an error of its own beside it."""
     status = exchange.status
-    own_error = status not in (401, 403, 404) and (error.code, error.message) != (
-        INTERNAL_ERROR,
-        "Server returned an error response",
-    )
+    own_error = status not in (401, 403) and (error.code, error.message) not in _STAND_INS
     if status < 300 or (status >= 400 and own_error):
         return None
     return _status_failure(status)

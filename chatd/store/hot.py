@@ -187,7 +187,7 @@ SERVERS = f"""
 
 LOAD = f"""
 SELECT t.id, t.chat_id, t.owner_id, t.plan_mode, t.reasoning_effort, t.mcp_server_ids, t.commits,
-    t.started_at, t.first_token_at, c.system_prompt, c.parent_chat_id, c.root_chat_id,
+    t.notices, t.started_at, t.first_token_at, c.system_prompt, c.parent_chat_id, c.root_chat_id,
     (SELECT version FROM policy_state) AS policy_version,
     m.id AS model_id, m.model, m.context_limit, m.options, m.enabled AND m.deleted_at IS NULL
         AS model_enabled, p.id AS provider_id, p.provider, p.base_url, p.api_key, p.api_key_key_id,

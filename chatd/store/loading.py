@@ -52,6 +52,7 @@ class TurnLoader:
             model=self._model(row),
             history=cast(list[StoredMessage], load(row["history"]) or []),
             journal=[_journal_entry(entry) for entry in load(row["journal"]) or ()],
+            notices=load(row["notices"]),
             started_at=row["started_at"],
             first_token_at=row["first_token_at"],
         )

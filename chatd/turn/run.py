@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 
-from chatd import logs
+from chatd import logs, telemetry
 from chatd.core.answers import Answer
 from chatd.core.deltas import Delta
 from chatd.core.errors import LeaseLost, TurnError, TurnFailed, turn_error
@@ -30,6 +30,7 @@ from chatd.turn.deps import Control, TurnDeps
 from chatd.turn.record import Recorder
 from chatd.turn.resume import resume
 from chatd.turn.toolbox import Toolbox
+from chatd.turn.watch import ModelWatch
 
 WALL_TIME_S = 24 * 3600
 
@@ -42,8 +43,14 @@ async def run_turn(deps: TurnDeps, claim: Claim, control: Control) -> str:
     Cancel the task after setting `control.stop`; what has to be written then is still written.
     """
     turn = _Turn(deps, claim, control)
+    attributes = {"chat.id": str(claim.chat_id), "turn.id": str(claim.turn_id)}
     try:
-        return await turn.run()
+        with (
+            telemetry.span("turn", attributes, parent=claim.traceparent),
+            telemetry.STAGE_SECONDS.labels("chat_turn").time(),
+        ):
+            telemetry.waited("queue_wait", claim.waited_s)
+            return await turn.run()
     except asyncio.CancelledError:
         if control.stop is None:
             raise
@@ -80,7 +87,8 @@ class _Turn:
             model = _usable_model(loaded)
             self._record.model = model
             toolbox = self._toolbox = Toolbox(self._deps, loaded, self._control)
-            await toolbox.open()
+            with telemetry.stage("mcp_connect"):
+                await toolbox.open()
             self._record.notify(toolbox.notices)
             start = resume(loaded, toolbox.by_name)
             if start.open_step is not None:
@@ -135,10 +143,13 @@ class _Turn:
             toolbox.tools,
             effort=loaded.reasoning_effort,
         )
+        watch = ModelWatch(model, messages=len(history))
         try:
             async for deltas in stream:
+                watch.saw(deltas)
                 yield deltas
         finally:
+            watch.ended()
             await stream.aclose()
 
     async def _completed(self) -> str:

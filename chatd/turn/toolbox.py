@@ -6,6 +6,7 @@ from typing import Literal
 
 import orjson
 
+from chatd import telemetry
 from chatd.catalogue import Listing, Skipped
 from chatd.core.errors import Stale
 from chatd.core.reasons import SENTENCES, Reason
@@ -39,7 +40,7 @@ class Toolbox:
         self._servers = {server.id: server for server in turn.servers}
         self._policy_version = turn.policy_version
         self._offer = Offer((), {}, ())
-        self._told: set[tuple[str, str]] = set()
+        self._told = {(notice["code"], notice["message"]) for notice in turn.notices}
         self.notices: list[Notice] = []
         """What the user should know and no commit has stored yet."""
         self.max_text = budget(turn.model.context_limit if turn.model else 0)
@@ -115,14 +116,20 @@ class Toolbox:
         server = self._servers[tool.server_id] if tool.server_id else None
         if server is None or time.monotonic() - committed > SEND_WITHIN_S:
             return _failed("The call could not leave in time and was not made.", "cancelled")
-        return await self._deps.sessions.call_tool(
-            server,
-            self._principal(server),
-            tool.original_name,
-            arguments,
-            meta={"chatd/tool_call_id": planned.call.id},
-            max_text=self.max_text,
-        )
+        attributes = {"mcp.server": server.slug, "mcp.tool": tool.original_name}
+        with telemetry.stage("tool_call", attributes):
+            result = await self._deps.sessions.call_tool(
+                server,
+                self._principal(server),
+                tool.original_name,
+                arguments,
+                meta={"chatd/tool_call_id": planned.call.id},
+                max_text=self.max_text,
+            )
+        telemetry.TOOL_RESULT_BYTES.observe(len(result.text))
+        if result.is_error:
+            telemetry.TOOL_ERRORS.inc()
+        return result
 
     def _selection(self) -> Selection:
         turn = self._turn
@@ -167,10 +174,10 @@ class Toolbox:
                     self._notice(drop.reason, str(server.id), f"{server.slug}: {drop.name}")
 
     def _notice(self, reason: Reason, server_id: str, name: str) -> None:
-        """Once per turn and thing."""
-        if reason in NOTIFIED and (reason, name) not in self._told:
-            self._told.add((reason, name))
-            message = f"{name}: {SENTENCES[reason]}"
+        """Once per turn and thing, whichever attempt told it."""
+        message = f"{name}: {SENTENCES[reason]}"
+        if reason in NOTIFIED and (reason, message) not in self._told:
+            self._told.add((reason, message))
             self.notices.append(Notice(code=reason, server_id=server_id or None, message=message))
 
 

@@ -1,16 +1,19 @@
-"""Folders that the user PostgreSQL runs as can reach, and the two demo servers."""
+"""Folders that the user PostgreSQL runs as can reach, the demo servers, and who asks them."""
 
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
+from openai import AsyncOpenAI
 
 from chatd.dev.served import Served
 from chatd.dev.stack import start_demo_mcp, start_model
+from tests.dev.asking import Asker
 
 
 @contextmanager
@@ -47,3 +50,26 @@ def demo_mcp(services_folder: Path) -> Generator[Served]:
     served = asyncio.run(start_demo_mcp(services_folder / "demo"))
     yield served
     asyncio.run(served.stop())
+
+
+@pytest.fixture
+async def client(model: Served) -> AsyncGenerator[AsyncOpenAI]:
+    # Reading the system's certificates would take longer than most of the tests.
+    http = httpx2.AsyncClient(trust_env=False, verify=False)
+    async with AsyncOpenAI(
+        base_url=model.url, api_key="any", max_retries=0, http_client=http
+    ) as client:
+        yield client
+
+
+@pytest.fixture(params=["streamed", "whole"])
+def ask(request: pytest.FixtureRequest, client: AsyncOpenAI) -> Asker:
+    return Asker(client, stream=request.param == "streamed")
+
+
+@pytest.fixture
+async def http(model: Served) -> AsyncGenerator[httpx2.AsyncClient]:
+    base = model.url.removesuffix("/v1")
+    async with httpx2.AsyncClient(base_url=base, trust_env=False, verify=False) as http:
+        await http.delete("/requests")
+        yield http

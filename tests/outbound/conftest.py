@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from chatd.outbound.guard import Network
 from chatd.outbound.pinned import PinnedTransport
+from chatd.outbound.streaming import StreamingTransport
 
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
@@ -79,7 +80,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-@pytest.fixture(params=[PinnedTransport])
+@pytest.fixture(params=[PinnedTransport, StreamingTransport])
 async def make_transport(
     request: pytest.FixtureRequest, authority: Authority
 ) -> AsyncGenerator[MakeTransport]:

@@ -168,21 +168,6 @@ async def test_a_connection_idle_for_too_long_is_not(make_transport: MakeTranspo
     assert server.connections == 2
 
 
-async def test_a_connection_with_bytes_nobody_asked_for_is_not(
-    make_transport: MakeTransport,
-) -> None:
-    async def answer(exchange: Exchange) -> None:
-        await exchange.send(
-            b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok" + b"HTTP/1.1 200 OK\r\n"
-        )
-
-    async with serving(answer) as server:
-        http = client(make_transport())
-        assert (await http.get(server.url)).text == "ok"
-        assert (await http.get(server.url)).text == "ok"
-    assert server.connections == 2
-
-
 async def test_many_requests_at_once_get_their_own_answers(make_transport: MakeTransport) -> None:
     everyone = asyncio.Barrier(60)
 

@@ -1,0 +1,1 @@
+"""Measuring what chatd adds to a turn: see README.md."""

@@ -1,0 +1,100 @@
+"""`chatd api`: the front door, one process."""
+
+import asyncio
+import signal
+import socket
+from contextlib import ExitStack
+from types import FrameType
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from chatd import logs, telemetry
+from chatd.api.app import create_app
+from chatd.api.parts import Drain
+from chatd.settings import Settings, load
+
+GRACE_S = 10
+"""For answers that are under way when the listener has closed."""
+
+KEEP_ALIVE_S = 75
+"""Longer than a load balancer keeps its connections (60 s is usual), so it closes first."""
+
+
+def api(
+    host: Annotated[str | None, typer.Option(help="Address; CHATD_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; CHATD_PORT.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port of /metrics, 0 for none; CHATD_METRICS_PORT.")
+    ] = None,
+) -> None:
+    """Answer HTTP until SIGTERM."""
+    changed = {"host": host, "port": port, "metrics_port": metrics_port}
+    settings = load(Settings)
+    settings = settings.model_copy(
+        update={name: value for name, value in changed.items() if value is not None}
+    )
+    logs.configure(settings.log_format, settings.log_level)
+    with ExitStack() as stack:
+        if settings.metrics_port:
+            stack.callback(telemetry.serve_metrics(settings.metrics_host, settings.metrics_port))
+        if settings.otel_endpoint:
+            stack.callback(telemetry.start_tracing("chatd-api"))
+        serve(settings)
+
+
+def serve(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT."""
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    Server(config, app.state.drain, settings.drain_delay_seconds).run()
+
+
+class Server(uvicorn.Server):
+    """At SIGTERM it says so first (`/readyz`, streams) and stops listening after `delay_s`.
+
+    At SIGINT, and at a second signal, there is no delay.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, delay_s: float) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._delay_s = delay_s
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """uvicorn's own would raise the signal again at the end: an orderly stop is no failure."""
+        if self._loop is None:
+            self.should_exit = True
+        else:
+            self._loop.call_soon_threadsafe(self._leave, sig == signal.SIGINT)
+
+    def _leave(self, at_once: bool) -> None:
+        assert self._loop is not None
+        if self._drain.started:
+            self.force_exit = self.should_exit
+            self.should_exit = True
+        else:
+            self._drain.start()
+            self._loop.call_later(0 if at_once else self._delay_s, self._stop_listening)
+
+    def _stop_listening(self) -> None:
+        self.should_exit = True
