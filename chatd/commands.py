@@ -74,8 +74,8 @@ class Commands:
         queued = accepted.turn["status"] == "queued"
         if accepted.version:
             self._publisher.announce(chat_id, accepted.version)
-            if not queued or accepted.promoted:
-                self._wakes.wake()
+            # Also for a queued one: a claim skips a locked chat, and whoever locked it wakes again.
+            self._wakes.wake()
         return _submitted(
             {"queued": queued, "turn": accepted.turn, "message": accepted.message}, accepted
         )
@@ -83,7 +83,6 @@ class Commands:
     async def patch_chat(self, actor: Actor, chat_id: UUID, patch: ChatPatch) -> None:
         """Raises `BadRequest` with the field that is wrong; then nothing is changed."""
         version = await patch_chat(self._db, actor, chat_id, patch)
-        # A claim skips a locked chat: whoever locked it wakes again.
         self._wakes.wake()
         self._publisher.announce(chat_id, version)
 

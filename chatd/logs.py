@@ -30,6 +30,15 @@ def context(**ids: object) -> AbstractContextManager[None]:
     return structlog.contextvars.bound_contextvars(**{key: str(ids[key]) for key in ids})
 
 
+def bind(**ids: object) -> None:
+    """Bind ids to every line this task writes from here on, until `unbind`."""
+    structlog.contextvars.bind_contextvars(**{key: str(ids[key]) for key in ids})
+
+
+def unbind(*names: str) -> None:
+    structlog.contextvars.unbind_contextvars(*names)
+
+
 def configure(form: Format, level: str, *, write: Callable[[bytes], object] | None = None) -> None:
     """Set up this process: our own lines and the standard library's go one way, to stderr."""
     number = logging.getLevelNamesMapping()[level.upper()]

@@ -111,7 +111,7 @@ async def run_loop(
                     yield event
             finally:
                 await calls.aclose()
-        if step >= max_steps:
+        if step > max_steps:
             raise TurnFailed(turn_error("step_limit", f"The turn took {max_steps} steps."))
         asking = _ask_model(start, step, complete, tools)
         planned: list[PlannedCall] = []

@@ -46,6 +46,7 @@ class Wakes:
         self._wanted = 0
         self._some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
         self.failures = 0
         """Sends that failed; the sweeper wakes for them."""
 
@@ -55,8 +56,9 @@ class Wakes:
     async def close(self) -> None:
         """Send what is still wanted, then stop."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            self._closing = True
+            self._some.set()
+            await self._task
             await self._send()
 
     def wake(self, turns: int = 1) -> None:
@@ -65,7 +67,7 @@ class Wakes:
         self._some.set()
 
     async def _run(self) -> None:
-        while True:
+        while not self._closing:
             await self._some.wait()
             self._some.clear()
             await self._send()

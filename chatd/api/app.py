@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 
@@ -32,6 +32,15 @@ from chatd.stream.publisher import Publisher
 PREFIX = "/api/experimental"
 VERSION = "0.1.0"
 REDIS_TIMEOUT_S = 2.0
+
+_CORS_HEADERS = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "Traceparent",
+    "X-Request-Id",
+)
 
 _TAGS = [
     {"name": "chats", "description": "Conversations and their event streams."},
@@ -64,7 +73,12 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     openapi.install(app)
     _add_routes(app)
-    # The last one added is the outermost.
+    _add_middleware(app, settings)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """The last one added is the outermost. None is a `BaseHTTPMiddleware`: they cost a stream."""
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(Failures)
     if settings.cors_origins:
@@ -72,20 +86,18 @@ def create_app(settings: Settings) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-Request-Id"],
+            allow_headers=_CORS_HEADERS,
             expose_headers=["X-Request-Id", "Retry-After"],
             max_age=600,
         )
     app.add_middleware(Requests)
-    return app
 
 
 def _add_routes(app: FastAPI) -> None:
-    api = APIRouter(prefix=PREFIX, responses=REFUSALS)
-    # Fixed paths such as /chats/models come before /chats/{chat}.
-    for part in (models, chats, turns, tools, servers):
-        api.include_router(part.router)
-    app.include_router(api)
+    # What is asked for most comes first, and fixed paths such as /chats/models before
+    # /chats/{chat}.
+    for part in (turns, tools, models, chats, servers):
+        app.include_router(part.router, prefix=PREFIX, responses=REFUSALS)
     app.include_router(health.router)
 
 
@@ -118,6 +130,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, drain: Drain) -> Part
     hub.start()
     stack.push_async_callback(hub.close)
     drain.at_start(hub.drain)
+    telemetry.FOLLOWERS.set_function(lambda: hub.followers)
     return Parts(
         db=db,
         redis=redis,

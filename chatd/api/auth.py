@@ -7,9 +7,9 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.requests import Request
 
+from chatd import logs
 from chatd.api.errors import REQUEST_ID
 from chatd.api.parts import Parts
-from chatd.api.requests import USER
 from chatd.audit import By
 from chatd.core.chats import Actor
 from chatd.core.errors import Forbidden, Unauthorized
@@ -37,7 +37,9 @@ class _Bearer(SecurityBase):
         actor = await authenticate(parts.db, sha256(token))
         if actor is None:
             raise Unauthorized("The token is not valid.", headers=_BAD_TOKEN)
-        request.scope[USER] = str(actor.user_id)
+        logs.bind(user=actor.user_id)
+        if "chat" in request.path_params:
+            logs.bind(chat=request.path_params["chat"])
         return actor
 
 
@@ -45,7 +47,7 @@ Signed = Annotated[Actor, Depends(_Bearer())]
 """Anybody with a valid token."""
 
 
-def _admin(actor: Signed) -> Actor:
+async def _admin(actor: Signed) -> Actor:
     if actor.role != "admin":
         raise Forbidden("Only administrators may do this.")
     return actor

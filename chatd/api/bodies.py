@@ -3,7 +3,14 @@
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from chatd.api.fields import (
     Flag,
@@ -45,7 +52,9 @@ class TextInput(BaseModel):
     """What the user typed."""
 
     type: Literal["text"]
-    text: Annotated[str, AfterValidator(_some_text)]
+    text: Annotated[
+        str, AfterValidator(_some_text), WithJsonSchema({"type": "string", "pattern": r"\S"})
+    ]
 
     def to_part(self) -> Part:
         return TextPart(type="text", text=self.text)

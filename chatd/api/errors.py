@@ -90,7 +90,9 @@ class Failures:
 
 async def _chatd_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChatdError)
-    if error.status >= 500:
+    if error.status == 503:
+        _log.warning("request failed", error=error.code, reason=error.message)
+    elif error.status >= 500:
         _log.error("request failed", error=error.code, reason=error.message, exc_info=error)
     return answer(request.scope, error)
 

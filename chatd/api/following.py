@@ -117,10 +117,11 @@ class Reader:
             self._queue = queue
             frames.append(self._row("queue_update", None, {"queued_messages": state.queue}))
         current = state.turns[-1] if state.turns else None
-        changed = [turn for turn in state.turns if turn.version > since] if since else []
-        if current is not None and (repeat or not since) and current not in changed:
-            changed.append(current)
-        frames.extend(self._turn_frames(turn, state.turns) for turn in changed)
+        for turn in state.turns:
+            said_again = turn is current and repeat
+            first_time = not since and (turn is current or turn.view["id"] == self.only)
+            if (since and turn.version > since) or said_again or first_time:
+                frames.append(self._turn_frames(turn, state.turns))
         self.cursor = self.cursor.at(version=state.version)
         if current is not None:
             self._shown = self._shown or (repeat and since > 0)
@@ -159,10 +160,11 @@ class Reader:
 
     def _messages(self, state: ChatState) -> bytes:
         frames: list[bytes] = []
+        begins = self.cursor == Cursor()
         for message in state.messages:
             self.cursor = self.cursor.at(message_id=message["id"])
             data: dict[str, Any] = {"message": message}
-            if not self.cursor.version and not frames:
+            if begins and not frames:
                 data["has_more"] = state.has_more
             frames.append(self._row("message", message["turn_id"], data))
         return b"".join(frames)

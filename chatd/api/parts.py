@@ -44,7 +44,8 @@ class Parts:
     drain: Drain
 
 
-def _parts(request: Request) -> Parts:
+async def _parts(request: Request) -> Parts:
+    # Async because FastAPI runs anything else in a thread.
     return request.app.state.parts
 
 

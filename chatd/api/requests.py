@@ -11,9 +11,6 @@ from chatd import logs
 from chatd.api.errors import REQUEST_ID
 from chatd.telemetry import REQUEST_SECONDS, REQUESTS
 
-USER = "chatd.user"
-"""Where authentication leaves the user's id in the ASGI scope, for the log line."""
-
 _HEADER = b"x-request-id"
 _SANE = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _PROBES = {"/healthz", "/readyz"}
@@ -49,6 +46,7 @@ class Requests:
                 await self.app(scope, receive, sign)
             finally:
                 _note(scope, status, answered, time.perf_counter() - began)
+                logs.unbind("user", "chat")
 
 
 def _request_id(scope: Scope) -> str:
@@ -63,14 +61,12 @@ def _note(scope: Scope, status: int, answered: float, took: float) -> None:
     REQUESTS.labels(scope["method"], route, str(status)).inc()
     REQUEST_SECONDS.labels(route).observe(answered)
     write = _log.debug if scope["path"] in _PROBES else _log.info
-    ids = {"user": scope.get(USER), "chat": scope.get("path_params", {}).get("chat")}
     write(
         "request",
         method=scope["method"],
         path=scope["path"][:500],
         status=status,
         duration_ms=round(took * 1000, 2),
-        **{name: value for name, value in ids.items() if value},
     )
 
 

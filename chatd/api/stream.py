@@ -95,8 +95,8 @@ class Streams:
         """`GET …/stream`: a snapshot (or what came after the cursor), then live."""
         reader = Reader(chat_id)
         subscription = await self.hub.subscribe(chat_id)
-        opening = partial(self._snapshot, reader, chat_id, cursor, after_id)
-        return self._stream(reader, subscription, allowed, opening, 200)
+        opening = self._snapshot(reader, chat_id, cursor, after_id)
+        return await self._stream(reader, subscription, allowed, opening, 200)
 
     async def submitted(
         self, chat_id: UUID, allowed: Allowed, submit: Callable[[], Awaitable[Submitted]]
@@ -115,18 +115,24 @@ class Streams:
             await self.hub.unsubscribe(subscription)
             raise
         reader = Reader(submitted.chat_id, turn_id=submitted.turn_id)
-        opening = partial(self._accepted, reader, submitted)
-        return self._stream(reader, subscription, allowed, opening, 201)
+        opening = self._accepted(reader, submitted)
+        return await self._stream(reader, subscription, allowed, opening, 201)
 
-    def _stream(
+    async def _stream(
         self,
         reader: Reader,
         subscription: Subscription,
         allowed: Allowed,
-        opening: Callable[[], Awaitable[bytes]],
+        opening: Awaitable[bytes],
         status: int,
     ) -> EventStream:
-        frames = self._frames(reader, subscription, allowed, opening)
+        """What the opening raises is the answer: no stream has begun."""
+        try:
+            first = await opening
+        except BaseException:
+            await self.hub.unsubscribe(subscription)
+            raise
+        frames = self._frames(reader, subscription, allowed, first)
         return EventStream(frames, partial(self.hub.unsubscribe, subscription), status)
 
     async def _accepted(self, reader: Reader, submitted: Submitted) -> bytes:
@@ -167,9 +173,9 @@ class Streams:
         reader: Reader,
         subscription: Subscription,
         allowed: Allowed,
-        opening: Callable[[], Awaitable[bytes]],
+        first: bytes,
     ) -> AsyncGenerator[bytes]:
-        yield COMMENT + await opening()
+        yield COMMENT + first
         checked = time.monotonic()
         while not (reader.finished or subscription.overrun or subscription.closing):
             yield await self._next(reader, subscription) or COMMENT

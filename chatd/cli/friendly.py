@@ -10,7 +10,6 @@ from typer.core import TyperGroup
 
 from chatd.core.errors import ChatdError
 from chatd.core.redaction import redact_text
-from chatd.store.db import away
 
 
 class Friendly(TyperGroup):
@@ -31,8 +30,6 @@ def _sentence(error: Exception) -> str | None:
     """None for a defect of ours: that one deserves its traceback."""
     if isinstance(error, ChatdError):
         return f"{error.message}\n{error.detail}".strip()
-    if away(error):
-        return f"The database cannot be reached: {redact_text(str(error))}"
     if isinstance(error, DBAPIError | asyncpg.PostgresError):
         return f"The database says: {redact_text(str(getattr(error, 'orig', error)))}"
     if isinstance(error, OSError):

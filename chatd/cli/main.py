@@ -4,6 +4,7 @@ import typer
 
 from chatd.cli import admin
 from chatd.cli.api import api
+from chatd.cli.dev import dev
 from chatd.cli.friendly import Friendly
 from chatd.cli.migrate import migrate
 from chatd.cli.worker import worker
@@ -15,6 +16,7 @@ app = typer.Typer(
     add_completion=False,
     help="Chats with tools, in the background: front door, workers, and their administration.",
 )
+app.command()(dev)
 app.command()(api)
 app.command()(worker)
 app.command()(migrate)

@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from chatd import logs
+from chatd.core.errors import Unavailable
+from chatd.core.redaction import redact_text
 from chatd.settings import DatabaseSettings, load
 from chatd.store import migrations
-from chatd.store.db import Database
+from chatd.store.db import Database, away
 
 
 def migrate(
@@ -38,6 +40,10 @@ async def _migrate(
         else:
             await migrations.upgrade(db, to)
         after = await migrations.current(db)
+    except Exception as error:
+        if away(error):
+            raise Unavailable("The database is away.", detail=redact_text(str(error))) from error
+        raise
     finally:
         await db.close()
     if before == after:

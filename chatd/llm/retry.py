@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 from openai import AsyncOpenAI
@@ -58,14 +59,13 @@ async def complete_with_retries(
     `still_mine` is asked before each attempt; False ends with LeaseLost. Raises TurnFailed after
     the last failure, or at once when trying again cannot help.
     """
+    options = {"effort": effort, "tool_choice": tool_choice, "silence_s": silence_s}
+    call = partial(complete, client, model, messages, tools, **options)
     state: RetryCallState | None = None
     while True:
         if still_mine is not None and not await still_mine():
             raise LeaseLost
-        attempt = complete(
-            client, model, messages, tools,
-            effort=effort, tool_choice=tool_choice, silence_s=silence_s,
-        )  # fmt: skip
+        attempt = call()
         finished = False
         try:
             async for deltas in attempt:

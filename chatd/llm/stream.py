@@ -94,7 +94,7 @@ class _Reads:
 
     def __init__(self, response: httpx2.Response, silence_s: float, tail_s: float) -> None:
         self._response = response
-        self._reads = response.aiter_raw()
+        self._reads = response.aiter_bytes()
         self._silence_s = silence_s
         self._tail_s = tail_s
         self._now = asyncio.get_running_loop().time

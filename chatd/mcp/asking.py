@@ -29,7 +29,7 @@ class Progress:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Call:
     """One call of a tool; made again only where the first provably did nothing."""
 
@@ -91,6 +91,9 @@ async def list_tools(session: Session, deadline: float) -> ToolList:
 def failed_call(failed: ServerFailed) -> ToolResult:
     """What the model and the journal are told of a call without a usable answer."""
     reason = failed.message
+    if failed.reason == "late":
+        text = "The call could not leave in time and was not made."
+        return ToolResult(text=text, is_error=True, outcome="cancelled")
     if failed.unknown:
         text = (
             f"The call was sent, but {reason}. It is unknown whether the tool ran: find out before"

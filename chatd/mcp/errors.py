@@ -11,6 +11,7 @@ FailureReason = Literal[
     "refused",
     "blocked",
     "closed",
+    "late",
     "auth_required",
     "forbidden",
     "not_found",
@@ -20,7 +21,8 @@ FailureReason = Literal[
     "protocol",
     "rpc",
 ]
-"""`blocked`: by our address rules; `closed`: the connection broke; `rpc`: the server's error."""
+"""`blocked`: by our address rules; `closed`: the connection broke; `late`: it could not leave in
+time; `rpc`: the server's own error."""
 
 MAX_MESSAGE = 500
 

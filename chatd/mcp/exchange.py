@@ -4,6 +4,7 @@ The SDK sends every message in its sender's context, so what runs far below a re
 request's own exchange in a context variable. Only the principal travels, never a token.
 """
 
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Exchange:
     """Bytes the server may still answer; None: no limit."""
     read_s: float | None = None
     """Seconds the server may be silent before the connection is given up."""
+    leave_by: float | None = None
+    """`time.monotonic()` after which the request must not leave any more."""
     heard_at: float = 0.0
     """When the server last showed that it is still at it; the event loop's clock."""
     stage: Stage = "waiting"
@@ -61,10 +64,16 @@ class Exchange:
         """Keeps the first failure of a request; a later one is its consequence."""
         self.failure = self.failure or failure
 
+    def leave(self) -> None:
+        """The request is about to leave. Raises ServerFailed when it is too late for that."""
+        if self.leave_by is not None and time.monotonic() > self.leave_by:
+            raise ServerFailed("late", "the call could not leave in time")
+        self.stage = "sent"
+
     async def trace(self, event: str, _info: dict[str, Any]) -> None:
         """httpcore's `trace` extension: tells a request that left from one that never connected."""
         if event.endswith("send_request_headers.started"):
-            self.stage = "sent"
+            self.leave()
         elif event == "connection.connect_tcp.started":
             self.stage = "connecting"
 

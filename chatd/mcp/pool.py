@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
@@ -63,6 +64,17 @@ class SessionPool:
         """`changed` hears of every server that says its tools changed, for this principal."""
         self._watcher = changed
 
+    async def connect(self, server: McpServer, principal: Principal) -> ToolResult | None:
+        """Opens the session, so that a call can leave at once; if that fails, the call's result."""
+
+        async def nothing(_: Session) -> None: ...
+
+        try:
+            await self._with_session(server, principal, CONNECT_S, nothing)
+        except ServerFailed as failed:
+            return failed_call(failed)
+        return None
+
     async def list_tools(
         self, server: McpServer, principal: Principal, *, timeout_s: float = LIST_S
     ) -> ToolList:
@@ -86,28 +98,26 @@ class SessionPool:
         progress: Callable[[Progress], None] | None = None,
         meta: Mapping[str, str] | None = None,
         max_text: int = UNKNOWN_WINDOW,
+        leave_within_s: float | None = None,
     ) -> ToolResult:
         """The server's answer, or why there is none: never raises for what a server does.
 
         `timeout_s` (default: the server's own) counts from the last progress, `absolute_s`
-        (default: ten times that, at least ten minutes) from the start. `max_text` is in bytes, see
-        `results.budget`. The outcome is `unknown` once the request left and no usable answer came.
+        (default: ten times that, at least ten minutes) from the start; `max_text`: bytes, see
+        `results.budget`. Outcomes: `cancelled` if it could not leave within `leave_within_s`,
+        `unknown` once it left and no usable answer came.
         """
         idle_s = timeout_s or server.tool_timeout_s
-        call = Call(
-            name=name,
-            arguments=arguments,
-            meta=dict(meta or {}),
-            idle_s=idle_s,
-            absolute_s=absolute_s or max(10 * idle_s, MIN_ABSOLUTE_S),
-            exchange=Exchange(principal, CALL_ROOM, idle_s + READ_SLACK_S),
-            progress=progress,
-        )
+        total_s = absolute_s or max(10 * idle_s, MIN_ABSOLUTE_S)
+        exchange = Exchange(principal, CALL_ROOM, idle_s + READ_SLACK_S)
+        if leave_within_s is not None:
+            exchange.leave_by = time.monotonic() + leave_within_s
+        call = Call(name, arguments, dict(meta or {}), idle_s, total_s, exchange, progress)
         try:
             raw = await self._with_session(server, principal, idle_s, call.made)
         except ServerFailed as failed:
             return failed_call(failed)
-        return tool_result(raw, limit=max_text, secrets=call.exchange.secrets)
+        return tool_result(raw, limit=max_text, secrets=exchange.secrets)
 
     async def aclose(self) -> None:
         await self._sessions.aclose(within_s=CLOSE_S)

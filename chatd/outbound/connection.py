@@ -67,6 +67,8 @@ class Connection(asyncio.Protocol):
     ) -> None:
         """Stops without an error when the answer comes before all is sent."""
         self._reset(method, read_timeout)
+        if self._lost:
+            raise httpx2.RemoteProtocolError("the server closed before it was asked")
         self._parser = httptools.HttpResponseParser(self)
         self._parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
         pending = head
@@ -108,6 +110,9 @@ class Connection(asyncio.Protocol):
     def release(self) -> bool:
         """Ends the exchange; True when the connection can carry another one."""
         self._parser = None
+        if self._paused_reading:
+            self._paused_reading = False
+            self._transport.resume_reading()
         reusable = self._complete and self._keep and self._sent and not self._lost
         if not reusable or self._error is not None or self._transport.is_closing():
             self.abort()
@@ -256,7 +261,7 @@ class Connection(asyncio.Protocol):
             self.headers.clear()
             return
         if sum(len(name) + len(value) for name, value in self.headers) > MAX_OVERHEAD:
-            self._overhead = MAX_OVERHEAD + 1
+            self._fail(httpx2.RemoteProtocolError("the answer's headers are too large"))
             return
         self.status = status
         self.version = b"HTTP/" + parser.get_http_version().encode()

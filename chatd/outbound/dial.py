@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import httpx2
 
@@ -18,6 +18,10 @@ from chatd.outbound.guard import (
 
 class BlockedAddress(httpx2.ConnectError, NotDialled):
     """Our own rules forbid this address or URL: nothing was sent, and trying again is useless."""
+
+
+Resolver = Callable[[str, int], Awaitable[tuple[Address, ...]]]
+"""All addresses of a host and port, in the order to try them."""
 
 
 async def resolve(host: str, port: int) -> tuple[Address, ...]:
@@ -53,7 +57,7 @@ def checked(
 
 
 async def dialable(
-    host: str, port: int, allowed: Sequence[Network], *, plain: bool
+    resolver: Resolver, host: str, port: int, allowed: Sequence[Network], *, plain: bool
 ) -> tuple[Address, ...]:
-    """Resolve and check. Raises httpx2.ConnectError, BlockedAddress."""
-    return checked(host, await resolve(host, port), allowed, plain=plain)
+    """Resolve once and check. Raises httpx2.ConnectError, BlockedAddress."""
+    return checked(host, await resolver(host, port), allowed, plain=plain)

@@ -10,11 +10,12 @@ import httpx2
 from chatd.outbound.dial import resolve
 from chatd.outbound.guard import Network, in_networks
 from chatd.outbound.pinned import PinnedTransport
+from chatd.outbound.streaming import StreamingTransport
 
 USER_AGENT = "chatd"
 CONNECT_SECONDS = 10.0
-MCP_BODY_LIMIT = 32 * 1024 * 1024
-"""Bytes of one JSON answer of an MCP server; what a tool may hand on is capped far below."""
+BODY_LIMIT = 32 * 1024 * 1024
+"""Bytes of one answer that is no event stream; what a tool may hand on is capped far below."""
 METADATA_LIMIT = 256 * 1024
 """Bytes of one answer of an authorization server: metadata, registration, tokens."""
 
@@ -37,8 +38,8 @@ class Outbound:
     ) -> None:
         self._mcp_allowed = tuple(mcp_allowed)
         self._tls = tls
-        self._model = PinnedTransport(model_allowed, self._context)
-        self._mcp = PinnedTransport(mcp_allowed, self._context, limit=MCP_BODY_LIMIT)
+        self._model = StreamingTransport(model_allowed, self._context, limit=BODY_LIMIT)
+        self._mcp = PinnedTransport(mcp_allowed, self._context, limit=BODY_LIMIT)
         self._discovery: dict[tuple[Network, ...], PinnedTransport] = {}
 
     def model_client(self) -> httpx2.AsyncClient:
@@ -46,7 +47,7 @@ class Outbound:
         return _client(self._model, httpx2.Timeout(30.0, connect=CONNECT_SECONDS, pool=None))
 
     def mcp_client(self, *, auth: httpx2.Auth | None = None) -> httpx2.AsyncClient:
-        """For MCP servers: answers of at most MCP_BODY_LIMIT bytes, event streams without limit."""
+        """For MCP servers: answers of at most BODY_LIMIT bytes, event streams without limit."""
         timeout = httpx2.Timeout(30.0, connect=CONNECT_SECONDS, read=300.0, pool=None)
         return _client(self._mcp, timeout, auth=auth)
 

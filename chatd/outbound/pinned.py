@@ -16,7 +16,7 @@ from typing import Any, NoReturn, cast
 import httpcore2
 import httpx2
 
-from chatd.outbound.dial import BlockedAddress, dialable
+from chatd.outbound.dial import BlockedAddress, Resolver, dialable, resolve
 from chatd.outbound.guard import Network, url_refusal
 from chatd.outbound.limits import body_limit, too_large
 
@@ -42,8 +42,9 @@ _HTTPX2: dict[type[Exception], type[httpx2.TransportError]] = {
 class PinnedBackend(httpcore2.AsyncNetworkBackend):
     """Dials what was checked; URL, Host header, SNI and certificate check stay the host's."""
 
-    def __init__(self, allowed: Sequence[Network], *, plain: bool) -> None:
+    def __init__(self, allowed: Sequence[Network], resolver: Resolver, *, plain: bool) -> None:
         self._allowed = tuple(allowed)
+        self._resolver = resolver
         self._plain = plain
         self._sockets = cast(httpcore2.AsyncNetworkBackend, httpcore2.AnyIOBackend())
 
@@ -60,7 +61,9 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
         deadline = None if timeout is None else loop.time() + timeout
         try:
             async with asyncio.timeout_at(deadline):
-                addresses = await dialable(host, port, self._allowed, plain=self._plain)
+                addresses = await dialable(
+                    self._resolver, host, port, self._allowed, plain=self._plain
+                )
         except TimeoutError as error:
             raise httpcore2.ConnectTimeout(f"resolving host {host!r} timed out") from error
         failure: Exception | None = None
@@ -100,8 +103,10 @@ class PinnedTransport(httpx2.AsyncBaseTransport):
         *,
         keepalive: float = 30.0,
         limit: int | None = None,
+        resolver: Resolver = resolve,
     ) -> None:
         self._allowed = tuple(allowed)
+        self._resolver = resolver
         self._context = tls
         self._keepalive = keepalive
         self._limit = limit
@@ -152,7 +157,7 @@ class PinnedTransport(httpx2.AsyncBaseTransport):
                 max_connections=None,
                 max_keepalive_connections=None,
                 keepalive_expiry=self._keepalive,
-                network_backend=PinnedBackend(self._allowed, plain=plain),
+                network_backend=PinnedBackend(self._allowed, self._resolver, plain=plain),
             )
         return pool
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import httpx2
 
 from chatd.outbound.connection import Connection
-from chatd.outbound.dial import BlockedAddress, dialable
+from chatd.outbound.dial import BlockedAddress, Resolver, dialable, resolve
 from chatd.outbound.guard import Network, url_refusal
 from chatd.outbound.limits import body_limit, too_large
 
@@ -33,8 +33,10 @@ class StreamingTransport(httpx2.AsyncBaseTransport):
         *,
         keepalive: float = 30.0,
         limit: int | None = None,
+        resolver: Resolver = resolve,
     ) -> None:
         self._allowed = tuple(allowed)
+        self._resolver = resolver
         self._context = tls
         self._keepalive = keepalive
         self._limit = limit
@@ -79,7 +81,7 @@ class StreamingTransport(httpx2.AsyncBaseTransport):
         self._idle.clear()
 
     def keep(self, origin: _Origin, connection: Connection) -> None:
-        """Ends the connection's exchange, and keeps it for another one if it can."""
+        """Ends the connection's exchange: it is kept if its answer is whole, else closed."""
         if not connection.release():
             return
         self._idle.setdefault(origin, []).append(connection)
@@ -122,7 +124,9 @@ class StreamingTransport(httpx2.AsyncBaseTransport):
         deadline = None if seconds is None else loop.time() + seconds
         try:
             async with asyncio.timeout_at(deadline):
-                addresses = await dialable(host, port, self._allowed, plain=scheme == "http")
+                addresses = await dialable(
+                    self._resolver, host, port, self._allowed, plain=scheme == "http"
+                )
         except TimeoutError as error:
             raise httpx2.ConnectTimeout(f"resolving host {host!r} timed out") from error
         failure: Exception | None = None
@@ -171,20 +175,13 @@ class _Body(httpx2.AsyncByteStream):
                     if left < 0:
                         raise too_large(self.limit or 0)
                 yield data
-        except BaseException:
-            await self._abort()
-            raise
-        await self.aclose()
+        finally:
+            await self.aclose()
 
     async def aclose(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._transport.keep(self._origin, connection)
-
-    async def _abort(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.abort()
 
 
 def _head(request: httpx2.Request) -> bytes:

@@ -6,7 +6,8 @@ from typing import Any, cast
 
 import asyncpg
 import orjson
-from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, DisconnectionError, TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -58,6 +59,12 @@ def _unavailable() -> Generator[None]:
         raise
 
 
+def _refuse_closed(dbapi_connection: Any, *_: object) -> None:
+    """The pool then dials anew: a restarted PostgreSQL costs nobody a failed statement."""
+    if dbapi_connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
 class Database:
     """One engine and its pool. `durable_writes` stay PostgreSQL's default: on."""
 
@@ -80,6 +87,7 @@ class Database:
                 },
             },
         )
+        event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncSession]:

@@ -35,6 +35,18 @@ CLOSE_JOURNAL = text(
     WHERE turn_id = ANY (CAST(:turns AS uuid[])) AND state IN ('intended', 'sent', 'waiting')"""
 )
 
+ANSWER_OPEN_CALLS = text(
+    """INSERT INTO chat_messages (chat_id, turn_id, step, position, role, content, version)
+    SELECT j.chat_id, j.turn_id, j.step, j.position, 'tool',
+        json_build_array(coalesce(j.result, json_build_object('type', 'tool-result',
+            'tool_call_id', j.tool_call_id, 'tool_name', j.tool_name,
+            'result', CAST(:interrupted AS text), 'is_error', true))), :version
+    FROM tool_calls j WHERE j.turn_id = ANY (CAST(:turns AS uuid[])) AND NOT EXISTS (
+        SELECT 1 FROM chat_messages m WHERE m.turn_id = j.turn_id AND m.step = j.step
+            AND m.position = j.position)
+    ORDER BY j.turn_id, j.step, j.position"""
+)
+
 STOP_ACTIVE = text(
     """UPDATE turns SET version = :version,
         status = CASE status WHEN 'running' THEN 'interrupting' ELSE 'interrupted' END,
@@ -42,6 +54,8 @@ STOP_ACTIVE = text(
     WHERE chat_id = :chat AND status IN ('pending', 'running', 'requires_action')
     RETURNING id, status"""
 )
+
+INTERRUPTED = "tool call was interrupted before it produced a result"
 
 PROMOTE_HEAD = text(
     f"""WITH head AS (
@@ -63,9 +77,10 @@ PROMOTE_HEAD = text(
 )
 
 UNKNOWN_SERVERS = text(
-    """SELECT asked FROM unnest(CAST(:ids AS uuid[])) AS asked
+    """SELECT asked FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS list(asked, place)
     WHERE NOT EXISTS (SELECT 1 FROM mcp_server_configs s WHERE s.id = asked AND s.enabled)
-        AND NOT asked = ANY ((SELECT mcp_server_ids FROM chats WHERE id = :chat)::uuid[])"""
+        AND NOT asked = ANY ((SELECT mcp_server_ids FROM chats WHERE id = :chat)::uuid[])
+    ORDER BY place"""
 )
 
 SET_FIELDS = text(
@@ -109,7 +124,9 @@ async def patch_chat(db: Database, actor: Actor, chat_id: UUID, patch: ChatPatch
             },
         )
         if patch.archived is True:
-            await _run(connection, STOP_ACTIVE, chat=chat_id, version=version)
+            stopped = await _run(connection, STOP_ACTIVE, chat=chat_id, version=version)
+            ended = [turn.id for turn in stopped if turn.status == "interrupted"]
+            await close_calls(connection, ended, version)
         if patch.archived is False:
             await _run(connection, PROMOTE_HEAD, chat=chat_id, version=version)
     return version
@@ -124,6 +141,16 @@ async def delete_chat(db: Database, actor: Actor, chat_id: UUID) -> int:
         await connection.execute(CLOSE_JOURNAL, {"turns": [turn.id for turn in turns]})
         await connection.execute(HIDE, {"chat": chat_id})
     return version
+
+
+async def close_calls(
+    connection: AsyncConnection, turn_ids: Sequence[UUID], version: int
+) -> None:
+    """For turns ended from outside a worker: their journal is closed, open calls are answered."""
+    turns = {"turns": list(turn_ids)}
+    await connection.execute(CLOSE_JOURNAL, turns)
+    answered = turns | {"version": version, "interrupted": INTERRUPTED}
+    await connection.execute(ANSWER_OPEN_CALLS, answered)
 
 
 async def bump(connection: AsyncConnection, chat_id: UUID) -> int:

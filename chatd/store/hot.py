@@ -33,7 +33,8 @@ CREATE_CHAT = f"""
 WITH model AS (
     {USABLE_MODEL} AND CASE WHEN $6::uuid IS NULL THEN m.is_default ELSE m.id = $6 END
 ), unknown AS (
-    SELECT array_agg(asked) AS ids FROM unnest($8::uuid[]) AS asked
+    SELECT array_agg(asked ORDER BY place) AS ids
+    FROM unnest($8::uuid[]) WITH ORDINALITY AS list(asked, place)
     WHERE NOT EXISTS (SELECT 1 FROM mcp_server_configs s WHERE s.id = asked AND s.enabled)
 ), chat AS (
     INSERT INTO chats AS c (id, owner_id, title, system_prompt, plan_mode, client_type,
@@ -81,7 +82,8 @@ WITH chat AS (
         ELSE m.is_default OR m.id = (SELECT last_model_config_id FROM chat) END
     ORDER BY m.id = (SELECT last_model_config_id FROM chat) DESC LIMIT 1
 ), unknown AS (
-    SELECT array_agg(asked) AS ids FROM unnest($6::uuid[]) AS asked
+    SELECT array_agg(asked ORDER BY place) AS ids
+    FROM unnest($6::uuid[]) WITH ORDINALITY AS list(asked, place)
     WHERE NOT EXISTS (SELECT 1 FROM mcp_server_configs s WHERE s.id = asked AND s.enabled)
         AND NOT asked = ANY ((SELECT mcp_server_ids FROM chat)::uuid[])
 ), bump AS (
@@ -91,7 +93,8 @@ WITH chat AS (
         mcp_server_ids = coalesce($6, c.mcp_server_ids),
         plan_mode = CASE WHEN $7::text IS NULL THEN c.plan_mode ELSE nullif($7, '') END
     FROM fresh, state, model, unknown
-    WHERE c.id = fresh.id AND NOT fresh.archived AND unknown.ids IS NULL AND state.queued < $13
+    WHERE c.id = fresh.id AND NOT fresh.archived AND unknown.ids IS NULL
+        AND (state.queued < $13 OR NOT state.busy)  -- then the head leaves the queue
     RETURNING c.id, c.owner_id, c.version, c.plan_mode, c.last_model_config_id,
         c.last_reasoning_effort, c.mcp_server_ids
 ), turn AS (
@@ -130,11 +133,10 @@ WITH chat AS (
 )
 SELECT chat.id IS NOT NULL AS found, fresh.id IS NOT NULL AS fresh, chat.archived, state.busy,
     state.queued, (SELECT id FROM model) AS model, unknown.ids AS unknown,
-    bump.version, turn.*, message.created_at AS message_created_at,
-    promoted.id AS promoted_id
+    bump.version, turn.*, message.created_at AS message_created_at
 FROM state CROSS JOIN unknown LEFT JOIN chat ON true LEFT JOIN fresh ON true
     LEFT JOIN bump ON true LEFT JOIN turn ON true
-    LEFT JOIN message ON message.turn_id = turn.id LEFT JOIN promoted ON true
+    LEFT JOIN message ON message.turn_id = turn.id
 """
 
 CLAIM = f"""
@@ -264,7 +266,10 @@ COMMIT_RESULTS = f"""
     UPDATE chats c SET version = c.version + 1, updated_at = clock_timestamp()
     FROM fence WHERE c.id = fence.chat_id RETURNING c.version
 ), {_MESSAGES}, call AS (
-    UPDATE tool_calls j SET state = r.state, result = r.result, finished_at = clock_timestamp()
+    UPDATE tool_calls j SET result = r.result,
+        state = CASE WHEN j.state = 'intended' AND r.state = 'unknown' THEN 'cancelled'
+            ELSE r.state END,  -- what never left is not unknown
+        finished_at = coalesce(j.finished_at, clock_timestamp())
     FROM bump, json_to_recordset($5::json) AS r(step int, position int, state text, result json)
     WHERE j.turn_id = $2 AND j.step = r.step AND j.position = r.position
 ), turn AS (
@@ -305,15 +310,18 @@ FINISH = f"""
 ), bump AS (
     UPDATE chats c SET version = c.version + 1, updated_at = clock_timestamp()
     FROM fresh WHERE c.id = fresh.chat_id RETURNING c.version
-), {_MESSAGES}, turn AS (
+), {_MESSAGES}, kept AS (
+    SELECT count(*) FROM message  -- before a promoted message takes its id
+), turn AS (
     UPDATE turns t
     SET status = CASE fresh.status WHEN 'interrupting' THEN 'interrupted' ELSE $5 END,
-        error = $6::json, notices = t.notices || $7::jsonb, version = bump.version,
-        commits = t.commits + 1, lease_id = NULL, lease_expires_at = NULL,
+        error = CASE fresh.status WHEN 'interrupting' THEN NULL ELSE $6::json END,
+        notices = t.notices || $7::jsonb, version = bump.version, commits = t.commits + 1,
+        lease_id = NULL, lease_expires_at = NULL,
         first_token_at = coalesce(t.first_token_at,
             clock_timestamp() - make_interval(secs => $8::float8)), finished_at = clock_timestamp()
-    FROM bump, fresh WHERE t.id = fresh.id
-    RETURNING t.status, t.attempt, t.finished_at, fresh.archived
+    FROM bump, fresh, kept WHERE t.id = fresh.id
+    RETURNING t.status, fresh.archived
 ), head AS (
     SELECT q.id, bump.version FROM turn, bump, turns q
     WHERE q.chat_id = $1 AND q.status = 'queued' AND turn.status <> 'failed' AND NOT turn.archived

@@ -30,15 +30,13 @@ USER_MESSAGE = f"SELECT {MESSAGE_COLUMNS} FROM chat_messages m WHERE m.id = $1"
 class Accepted:
     """`chat` only for a new one; `message` only when the turn did not have to queue.
 
-    `version` is the chat's after the commit, 0 when the request was a repetition. `promoted`: a
-    turn that had waited became runnable in this one's place.
+    `version` is the chat's after the commit, 0 when the request was a repetition.
     """
 
     turn: Any
     message: Any
     chat: Any = None
     version: int = 0
-    promoted: bool = False
 
 
 async def create_chat(
@@ -151,7 +149,6 @@ async def submit_turn(
         turn=turn_view(row),
         message=_user_message(row, actor) if row["message_created_at"] is not None else None,
         version=row["version"],
-        promoted=row["promoted_id"] is not None,
     )
 
 

@@ -236,12 +236,15 @@ async def _read_back_or_write(
 ) -> asyncpg.Record | None:
     await asyncio.sleep(AWAY_PAUSE_S)
     first = messages[0]
-    found = await db.fetch_one(
-        hot.LANDED, claim.turn_id, claim.lease_id, first.step, first.position, len(messages)
-    )
+    place = (claim.turn_id, claim.lease_id, first.step, first.position, len(messages))
+    found = await db.fetch_one(hot.LANDED, *place)
     if found is None or found["messages"] is not None:
         return found
-    return await write()
+    try:
+        return await write()
+    except asyncpg.UniqueViolationError:
+        # The first try's session outlived its connection and was still at it when we looked.
+        return await db.fetch_one(hot.LANDED, *place)
 
 
 def _committed(row: Any) -> Committed:

@@ -5,7 +5,7 @@ Redis only hints. What a follower must not miss, it reads from PostgreSQL when a
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -18,11 +18,14 @@ POLL_S = 2.0
 """How often the versions of all followed chats are compared with the database's."""
 
 RECONNECT_S = 0.5
+CONNECT_TIMEOUT_S = 5.0
 SUBSCRIBE_TIMEOUT_S = 1.0
 MAX_WAITING = 2_000
 """Entries a reader may be behind; a slower one is dropped, never waited for."""
 
 MAX_WAITING_BYTES = 16 * 2**20
+
+AWAY = (RedisError, OSError, TimeoutError)
 
 Versions = Callable[[Sequence[UUID]], Awaitable[Mapping[UUID, int]]]
 
@@ -86,7 +89,8 @@ class Hub:
         self._followed: dict[UUID, set[Subscription]] = {}
         self._channels: dict[bytes, UUID] = {}
         self._confirmed: dict[bytes, asyncio.Event] = {}
-        self._busy = asyncio.Event()
+        self._telling = asyncio.Lock()
+        self._lost = False
         self._tasks: list[asyncio.Task[None]] = []
         self.closing = False
 
@@ -119,21 +123,28 @@ class Hub:
         subscription = Subscription(chat_id)
         if self.closing:
             subscription.close()
-        others = self._followed.setdefault(chat_id, set())
-        others.add(subscription)
+        self._followed.setdefault(chat_id, set()).add(subscription)
+        try:
+            await self._confirm(chat_id)
+        except BaseException:
+            await self.unsubscribe(subscription)
+            raise
+        return subscription
+
+    async def _confirm(self, chat_id: UUID) -> None:
+        """Wait until Redis sends what is published; while it is away, the version check does."""
         name = channel(chat_id).encode()
         confirmed = self._confirmed.get(name)
         if confirmed is None:
             confirmed = self._confirmed[name] = asyncio.Event()
             self._channels[name] = chat_id
-            await self._tell(self._pubsub.subscribe, name)
-        if not confirmed.is_set():
+            await self._tell(name)
+        if not confirmed.is_set() and not self._lost:
             try:
                 async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
                     await confirmed.wait()
             except TimeoutError:
-                pass  # the version check carries it until Redis is back
-        return subscription
+                self._lost = True
 
     async def unsubscribe(self, subscription: Subscription) -> None:
         others = self._followed.get(subscription.chat_id)
@@ -145,7 +156,7 @@ class Hub:
             name = channel(subscription.chat_id).encode()
             self._channels.pop(name, None)
             self._confirmed.pop(name, None)
-            await self._tell(self._pubsub.unsubscribe, name)
+            await self._tell(name)
 
     async def preview(self, chat_id: UUID) -> list[Entry]:
         """The running step's preview so far, or nothing when Redis is away or has lost it."""
@@ -153,42 +164,56 @@ class Hub:
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
                 redis = cast(Any, self._redis)
                 found = await redis.xrange(preview_key(chat_id))
-        except (RedisError, OSError, TimeoutError):
+            return [unpack(fields[b"e"]) for _, fields in found]
+        except (*AWAY, ValueError):
             return []
-        return [unpack(fields[b"e"]) for _, fields in found]
 
-    async def _tell(self, command: Callable[..., Awaitable[Any]], name: bytes) -> None:
+    async def _tell(self, name: bytes) -> bool:
+        """Subscribe or unsubscribe, whichever is wanted by now; false when Redis is away."""
         try:
-            async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S):
-                await command(name)
-        except (RedisError, OSError, TimeoutError):
-            pass  # on reconnecting, redis-py subscribes again to all it was told of
-        self._busy.set()
+            async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S), self._telling:
+                wanted = name in self._channels
+                await (self._pubsub.subscribe if wanted else self._pubsub.unsubscribe)(name)
+        except AWAY:
+            self._lost = True
+            return False
+        return True
+
+    async def _tell_again(self) -> None:
+        """Tell Redis what it could not be told when it was away."""
+        told = self._pubsub.channels.keys() - self._pubsub.pending_unsubscribe_channels
+        for name in told ^ self._channels.keys():
+            if not await self._tell(name):
+                return
 
     async def _listen(self) -> None:
         while True:
-            if not self._pubsub.subscribed:
-                self._busy.clear()
-                await self._busy.wait()
             try:
+                await self._connect()
                 message = await self._pubsub.get_message(timeout=None)
-            except (RedisError, OSError, TimeoutError):
-                self._unconfirm()
+            except AWAY:
+                self._lost = True
+                for confirmed in self._confirmed.values():
+                    confirmed.clear()
                 await asyncio.sleep(RECONNECT_S)
-                continue
-            except RuntimeError:
-                await asyncio.sleep(0)  # unsubscribed from all between the check and the read
                 continue
             if message is not None:
                 self._take(message)
 
-    def _unconfirm(self) -> None:
-        for confirmed in self._confirmed.values():
-            confirmed.clear()
+    async def _connect(self) -> None:
+        """redis-py subscribes again to all it was told of; no two may connect at once."""
+        connection = self._pubsub.connection
+        if connection is not None and connection.is_connected:
+            return
+        async with asyncio.timeout(CONNECT_TIMEOUT_S), self._telling:
+            await self._pubsub.connect()
+        self._lost = False
+        await self._tell_again()
 
     def _take(self, message: dict[str, Any]) -> None:
         name = message["channel"]
         if message["type"] == "subscribe":
+            self._lost = False
             confirmed = self._confirmed.get(name)
             if confirmed is not None:
                 confirmed.set()
@@ -196,13 +221,20 @@ class Hub:
             chat_id = self._channels.get(name)
             subscriptions = self._followed.get(chat_id) if chat_id is not None else None
             if subscriptions:
-                entry = unpack(message["data"])
-                for subscription in subscriptions:
-                    subscription.put(entry, len(message["data"]))
+                self._put(message["data"], subscriptions)
+
+    def _put(self, payload: bytes, subscriptions: Iterable[Subscription]) -> None:
+        try:
+            entry = unpack(payload)
+        except ValueError:
+            return  # of a release that packs otherwise: the version check carries it
+        for subscription in subscriptions:
+            subscription.put(entry, len(payload))
 
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._poll_s)
+            await self._tell_again()
             followed = list(self._followed)
             if not followed:
                 continue

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +24,9 @@ MAX_PREVIEW_ENTRIES = 10_000
 """A preview longer than this loses its first part, and readers who come late see none of it."""
 
 
+log = logging.getLogger(__name__)
+
+
 class Publisher:
     """Sends the entries of all feeds in one pipeline. Redis being away loses previews, no more."""
 
@@ -34,6 +38,7 @@ class Publisher:
         self._wanted = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
         self.failures = 0
 
     def start(self) -> None:
@@ -42,8 +47,9 @@ class Publisher:
     async def close(self) -> None:
         """Send what is waiting, then stop."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            self._closing = True
+            self._wanted.set()
+            await self._task
             await self._send()
 
     def announce(self, chat_id: UUID, version: int, *events: Event) -> None:
@@ -60,10 +66,15 @@ class Publisher:
             self._timer = asyncio.get_running_loop().call_later(self._window_s, self._wanted.set)
 
     async def _run(self) -> None:
-        while True:
+        while not self._closing:
             await self._wanted.wait()
             self._wanted.clear()
-            await self._send()
+            try:
+                await self._send()
+            except Exception:
+                # An event that cannot be written must not silence the turns of a whole process.
+                log.exception("publishing failed")
+                self.failures += 1
 
     async def _send(self) -> None:
         if self._timer is not None:

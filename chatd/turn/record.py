@@ -16,11 +16,10 @@ from chatd.core.turns import TurnStatus, chat_status
 from chatd.core.work import CallOutcome, Claim, Notice, PlannedCall
 from chatd.loop import result_part
 from chatd.store import work
+from chatd.store.editing import INTERRUPTED
 from chatd.store.views import message_view
 from chatd.stream.publisher import TurnFeed
 from chatd.turn.deps import TurnDeps
-
-INTERRUPTED = "tool call was interrupted before it produced a result"
 
 Results = Sequence[tuple[PlannedCall, ToolResult]]
 Events = list[tuple[EventType, dict[str, Any]]]
@@ -169,6 +168,8 @@ class Recorder:
         parts = answer.parts(calls=False) if answer is not None else []
         keep = answer is not None and (parts or status is TurnStatus.COMPLETED)
         messages = [self._answer(parts, answer, step, runtime_ms)] if answer and keep else []
+        if answer is not None and not keep and answer.parts():
+            self.withdraw()
         ended = await work.finish_turn(
             self._deps.db, self._claim, messages, status, error, notices, self._first_token_ago()
         )
@@ -176,7 +177,8 @@ class Recorder:
             self._feed.committed(ended.version, self._claim.commits, [], ended=True)
             self._deps.wakes.wake()
             return ended.status
-        events: Events = [("error", {"error": error})] if error is not None else []
+        failed = ended.status == TurnStatus.FAILED
+        events: Events = [("error", {"error": error})] if failed else []
         events.append(_status(TurnStatus(ended.status)))
         self._publish(ended.version, 0, messages, ended.messages, events, ended=True)
         return ended.status

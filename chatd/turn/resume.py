@@ -1,7 +1,7 @@
 """Where a turn stands when it is claimed: at its beginning, or where another worker left it."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from chatd.core.messages import HistoryMessage, ToolCallPart, ToolResultPart
@@ -30,11 +30,10 @@ def resume(turn: LoadedTurn, tools: Mapping[str, OfferedTool]) -> Start:
         return Start(history)
     last = answers[-1]
     step = cast(int, last["step"])
-    made = Counter({(c["tool_name"], c["args"]) for m in answers for c in _calls(m)})
     answered = [message for message in own if message["role"] == "tool" and message["step"] == step]
     calls = _calls(last)
     if not calls or len(answered) >= len(calls):
-        return Start(history, next_step=step + 1, made=made)
+        return Start(history, next_step=step + 1, made=_made(answers))
     entries = [entry for entry in turn.journal if entry.step == step]
     open_step = OpenStep(
         step=step,
@@ -43,7 +42,24 @@ def resume(turn: LoadedTurn, tools: Mapping[str, OfferedTool]) -> Start:
             (_planned(entry, tools), _known(entry)) for entry in entries if not _to_run(entry)
         ],
     )
+    # The loop counts the calls it makes itself.
+    made = _made(answers[:-1]) + Counter(
+        {_key(planned) for planned, _ in open_step.answered}
+        - {_key(planned) for planned in open_step.open}
+    )
     return Start(history, next_step=step + 1, open_step=open_step, made=made)
+
+
+def _made(answers: Sequence[HistoryMessage]) -> Counter[tuple[str, str]]:
+    """In how many steps each very call was made."""
+    made = Counter[tuple[str, str]]()
+    for message in answers:
+        made.update({(call["tool_name"], call["args"]) for call in _calls(message)})
+    return made
+
+
+def _key(planned: PlannedCall) -> tuple[str, str]:
+    return planned.call.name, planned.call.arguments
 
 
 def _calls(message: HistoryMessage) -> list[ToolCallPart]:

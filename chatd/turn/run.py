@@ -14,7 +14,7 @@ from chatd.core.messages import HistoryMessage
 from chatd.core.models import Model
 from chatd.core.tools import ToolResult
 from chatd.core.turns import TurnStatus
-from chatd.core.work import Claim, LoadedTurn, Notice
+from chatd.core.work import Claim, LoadedTurn, Notice, PlannedCall
 from chatd.llm.prompt import chat_messages
 from chatd.llm.retry import complete_with_retries
 from chatd.loop import (
@@ -29,6 +29,7 @@ from chatd.loop import (
 from chatd.turn.deps import Control, TurnDeps
 from chatd.turn.record import Recorder
 from chatd.turn.resume import resume
+from chatd.turn.settled import settled
 from chatd.turn.toolbox import Toolbox
 from chatd.turn.watch import ModelWatch
 
@@ -43,6 +44,15 @@ async def run_turn(deps: TurnDeps, claim: Claim, control: Control) -> str:
     Cancel the task after setting `control.stop`; what has to be written then is still written.
     """
     turn = _Turn(deps, claim, control)
+    try:
+        return await _run(turn, claim)
+    except asyncio.CancelledError:
+        if control.stop is None:
+            raise
+        return await asyncio.shield(turn.stopped())
+
+
+async def _run(turn: "_Turn", claim: Claim) -> str:
     attributes = {"chat.id": str(claim.chat_id), "turn.id": str(claim.turn_id)}
     try:
         with (
@@ -51,20 +61,14 @@ async def run_turn(deps: TurnDeps, claim: Claim, control: Control) -> str:
         ):
             telemetry.waited("queue_wait", claim.waited_s)
             return await turn.run()
-    except asyncio.CancelledError:
-        if control.stop is None:
-            raise
-        return await asyncio.shield(turn.stopped())
     except LeaseLost:
         return "lost"
     except TurnFailed as failed:
-        return await turn.failed(failed.error)
-    except TimeoutError:
-        error = turn_error("time_limit", "The turn ran for longer than a turn may.")
-        return await turn.failed(error)
+        return await settled(turn.failed(failed.error))
     except Exception as error:
         log.exception("turn failed", error=type(error).__name__)
-        return await turn.failed(turn_error("generic", "The turn failed unexpectedly."))
+        generic = turn_error("generic", "The turn failed unexpectedly.")
+        return await settled(turn.failed(generic))
 
 
 class _Turn:
@@ -78,12 +82,25 @@ class _Turn:
         self._began = time.monotonic()
         self._results: dict[int, ToolResult] = {}
         self._toolbox: Toolbox | None = None
+        self._ended: str | None = None
 
     async def run(self) -> str:
         self._record.started()
         loaded = await self._deps.loader.load(self._claim)
         left = WALL_TIME_S - (datetime.now(UTC) - loaded.started_at).total_seconds()
-        async with asyncio.timeout(left):
+        limit = asyncio.timeout(left)
+        try:
+            await self._steps(loaded, limit)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            message = "The turn ran for longer than a turn may."
+            raise TurnFailed(turn_error("time_limit", message)) from None
+        return await self._completed()
+
+    async def _steps(self, loaded: LoadedTurn, limit: asyncio.Timeout) -> None:
+        """The answer of the last step is then still to be committed."""
+        async with limit:
             model = _usable_model(loaded)
             self._record.model = model
             toolbox = self._toolbox = Toolbox(self._deps, loaded, self._control)
@@ -105,7 +122,6 @@ class _Turn:
             async with aclosing(events):
                 async for event in events:
                     await self._on(event)
-        return await self._completed()
 
     async def _on(self, event: LoopEvent) -> None:
         match event:
@@ -116,15 +132,18 @@ class _Turn:
                 self._began = time.monotonic()
             case StepReady(step, answer, calls):
                 if calls:
-                    await self._record.step(answer, calls, step, self._runtime(), self._notices())
-                    self._answer = Answer()
-                    self._results = {}
+                    await settled(self._keep_step(step, answer, calls))
             case CallEnded(planned, result, last):
                 self._results[planned.position] = result
                 if not last:
-                    await self._record.result(planned, result)
+                    await settled(self._record.result(planned, result))
             case ResultsReady(step, results):
-                await self._record.results(step, results, self._notices())
+                await settled(self._record.results(step, results, self._notices()))
+
+    async def _keep_step(self, step: int, answer: Answer, calls: list[PlannedCall]) -> None:
+        await self._record.step(answer, calls, step, self._runtime(), self._notices())
+        self._answer = Answer()
+        self._results = {}
 
     async def _complete(
         self,
@@ -154,17 +173,23 @@ class _Turn:
 
     async def _completed(self) -> str:
         answer = self._answer
-        notices = [*self._notices(), *_cut_short(answer)]
+        cut_short = _cut_short(answer)
         if answer.reason == "content_filter" and not answer.parts():
             message = "The provider's content filter stopped the answer."
             raise TurnFailed(turn_error("content_filter", message))
-        return await self._record.finish(
-            TurnStatus.COMPLETED,
-            answer=answer,
+        self._record.notify(cut_short)
+        return await settled(self._finish(TurnStatus.COMPLETED, cut_short))
+
+    async def _finish(self, status: TurnStatus, notices: Sequence[Notice] = ()) -> str:
+        """The end of a turn that keeps its last answer."""
+        self._ended = await self._record.finish(
+            status,
+            answer=self._answer,
             step=self._step,
             runtime_ms=self._runtime(),
-            notices=notices,
+            notices=[*self._notices(), *notices],
         )
+        return self._ended
 
     async def failed(self, error: TurnError) -> str:
         """Close what is open and end the turn with this error."""
@@ -172,30 +197,34 @@ class _Turn:
             self._record.withdraw()
         try:
             await self._record.close_calls(self._results)
-            return await self._record.finish(
+            self._ended = await self._record.finish(
                 TurnStatus.FAILED, error=error, notices=self._notices()
             )
         except LeaseLost:
-            return "lost"
+            self._ended = "lost"
+        return self._ended
 
     async def stopped(self) -> str:
-        """What the worker's reason to stop asks for."""
+        """What the worker's reason to stop asks for, unless the turn had ended by itself."""
+        if self._ended is not None:
+            return self._ended
         try:
-            if self._control.stop == "drain":
-                await self._record.hand_back()
+            if self._control.stop == "drain" and await self._handed_back():
                 return "handed_back"
-            if self._control.stop == "interrupt":
+            if self._control.stop != "lost":
                 await self._record.close_calls(self._results)
-                return await self._record.finish(
-                    TurnStatus.INTERRUPTED,
-                    answer=self._answer,
-                    step=self._step,
-                    runtime_ms=self._runtime(),
-                    notices=self._notices(),
-                )
+                return await self._finish(TurnStatus.INTERRUPTED)
         except LeaseLost:
             pass
         return "lost"
+
+    async def _handed_back(self) -> bool:
+        """False when it is no longer ours, or when its user has stopped it meanwhile."""
+        try:
+            await self._record.hand_back()
+        except LeaseLost:
+            return False
+        return True
 
     def _runtime(self) -> int:
         return int((time.monotonic() - self._began) * 1000)

@@ -40,6 +40,7 @@ class Toolbox:
         self._servers = {server.id: server for server in turn.servers}
         self._policy_version = turn.policy_version
         self._offer = Offer((), {}, ())
+        self._offered_for = 0
         self._told = {(notice["code"], notice["message"]) for notice in turn.notices}
         self.notices: list[Notice] = []
         """What the user should know and no commit has stored yet."""
@@ -56,6 +57,7 @@ class Toolbox:
     async def open(self) -> None:
         """Select the servers, get their lists (all at once, from the catalogue), name the tools."""
         turn = self._turn
+        self._offered_for = self._policy_version
         selection = self._selection()
         listings = await self._deps.catalogue.lists(
             [(server, self._principal(server)) for server in selection.kept]
@@ -74,10 +76,11 @@ class Toolbox:
                 self._notice(drop.reason, str(drop.server_id or ""), f"{slug}: {drop.name}")
 
     async def refresh(self) -> bool:
-        """Reload and decide again if policy has moved; answers whether it had."""
-        if self._control.policy_version <= self._policy_version:
+        """Decide again if policy has moved since the offer was made; answers whether it had."""
+        if self._control.policy_version > self._policy_version:
+            await self._reload()
+        if self._policy_version == self._offered_for:
             return False
-        await self._reload()
         await self.open()
         return True
 
@@ -93,6 +96,12 @@ class Toolbox:
             reason = self._refusal(tool)
             if reason is not None:
                 return ToolResult(SENTENCES[reason], is_error=True, outcome="denied")
+            server = self._servers[tool.server_id] if tool.server_id else None
+            assert server is not None, "a tool that is not refused has a server"
+            failed = await self._deps.sessions.connect(server, self._principal(server))
+            if failed is not None:
+                return failed
+            began = time.monotonic()
             try:
                 marked = await mark_sent(
                     self._deps.db,
@@ -104,18 +113,21 @@ class Toolbox:
             except Stale:
                 await self._reload()
                 continue
-            break
-        committed = time.monotonic()
-        if planned.position not in marked:
-            return _failed("The call was closed before it was sent.", "cancelled")
-        return await self._send(planned, tool, arguments, committed)
+            if planned.position not in marked:
+                return _failed("The call was closed before it was sent.", "cancelled")
+            return await self._send(
+                planned, tool, server, arguments, leave_by=began + SEND_WITHIN_S
+            )
 
     async def _send(
-        self, planned: PlannedCall, tool: OfferedTool, arguments: JsonObject, committed: float
+        self,
+        planned: PlannedCall,
+        tool: OfferedTool,
+        server: McpServer,
+        arguments: JsonObject,
+        *,
+        leave_by: float,
     ) -> ToolResult:
-        server = self._servers[tool.server_id] if tool.server_id else None
-        if server is None or time.monotonic() - committed > SEND_WITHIN_S:
-            return _failed("The call could not leave in time and was not made.", "cancelled")
         attributes = {"mcp.server": server.slug, "mcp.tool": tool.original_name}
         with telemetry.stage("tool_call", attributes):
             result = await self._deps.sessions.call_tool(
@@ -125,6 +137,7 @@ class Toolbox:
                 arguments,
                 meta={"chatd/tool_call_id": planned.call.id},
                 max_text=self.max_text,
+                leave_within_s=leave_by - time.monotonic(),
             )
         telemetry.TOOL_RESULT_BYTES.observe(len(result.text))
         if result.is_error:

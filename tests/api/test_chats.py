@@ -284,3 +284,14 @@ async def test_a_bad_idempotency_key_is_refused(member: Person, model: str, key:
     answer = await member.post("/chats", HELLO, headers=headers)
     assert answer.status_code == 400
     assert answer.json()["message"].startswith("Invalid Idempotency-Key")
+
+
+async def test_what_fails_before_the_commit_is_json_also_for_a_stream(
+    member: Person, model: str
+) -> None:
+    headers = {"Accept": "text/event-stream"}
+    body = HELLO | {"mcp_server_ids": [str(uuid4())]}
+    answer = await member.post("/chats", body, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    answer = await member.post(f"/chats/{uuid4()}/messages", HELLO, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 
 from chatd.core.deltas import Delta, Finished, ReasoningDelta, Retrying, TextDelta, ToolCallDelta
 from chatd.core.models import Model, ModelOptions
+from chatd.llm.answer import Answer as ParsedAnswer
 from chatd.llm.stream import complete
 from tests.outbound.raw_server import Answer, Exchange
 
@@ -136,3 +138,16 @@ def finished(deltas: Sequence[Delta]) -> Finished:
 
 def retries(deltas: Sequence[Delta]) -> list[Retrying]:
     return [delta for delta in deltas if isinstance(delta, Retrying)]
+
+
+def answer() -> ParsedAnswer:
+    numbers = count(1)
+    return ParsedAnswer(lambda: f"made-{next(numbers)}")
+
+
+def read(*reads: bytes) -> list[Delta]:
+    parsed = answer()
+    deltas: list[Delta] = []
+    for piece in reads:
+        deltas += parsed.feed(piece) or []
+    return deltas + parsed.end()

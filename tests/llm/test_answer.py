@@ -1,41 +1,29 @@
 """Bytes of a stream become deltas, however a provider writes them and a network cuts them."""
 
 import json
-from itertools import count, pairwise
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given, strategies
 
-from chatd.core.deltas import Delta, Finished, TextDelta, ToolCallDelta
-from chatd.llm.answer import Answer
+from chatd.core.deltas import Finished, TextDelta
 from chatd.llm.failures import ErrorFrame, StreamEnded, StreamMalformed
 from tests.llm.provider import (
     DONE,
     STOP,
+    answer,
     call,
     calls,
     chunk,
     event,
     events,
     finished,
+    read,
     said,
     text,
     thought,
 )
-
-
-def answer() -> Answer:
-    numbers = count(1)
-    return Answer(lambda: f"made-{next(numbers)}")
-
-
-def read(*reads: bytes) -> list[Delta]:
-    parsed = answer()
-    deltas: list[Delta] = []
-    for piece in reads:
-        deltas += parsed.feed(piece) or []
-    return deltas + parsed.end()
 
 
 def test_one_read_is_one_list_with_its_text_joined() -> None:
@@ -221,133 +209,6 @@ def test_a_last_event_without_its_empty_line_counts() -> None:
 
 def test_nothing_after_done_counts() -> None:
     assert said(read(events(text("x"), STOP) + event(text("y")))) == "x"
-
-
-# Tool calls as providers really send them
-
-
-def test_fragments_of_two_calls_by_index() -> None:
-    deltas = read(
-        events(
-            call(index=0, id="a", function={"name": "f", "arguments": ""}),
-            call(index=0, function={"arguments": '{"x"'}),
-            call(index=0, function={"arguments": ": 1}"}),
-            call(index=1, id="b", function={"name": "g", "arguments": ""}),
-            call(index=1, function={"arguments": "{}"}),
-            call(index=0, function={"arguments": " "}),
-        )
-    )
-    assert calls(deltas) == [("a", "f", '{"x": 1} '), ("b", "g", "{}")]
-
-
-def test_id_and_name_come_once_and_pieces_of_one_read_are_joined() -> None:
-    pieces = [
-        call(index=0, id="a", function={"name": "f", "arguments": "{"}),
-        call(index=0, id="a", function={"name": "f", "arguments": '"x"'}),
-    ]
-    parsed = answer()
-    assert parsed.feed(b"".join(map(event, pieces))) == [ToolCallDelta(0, "a", "f", '{"x"')]
-    assert parsed.feed(event(call(index=0, id="a", function={"arguments": ":1}"}))) == [
-        ToolCallDelta(0, "", "", ":1}")
-    ]
-
-
-@pytest.mark.parametrize("index", [{}, {"index": 0}, {"index": None}])
-def test_whole_calls_without_index_or_all_numbered_zero(index: dict[str, Any]) -> None:
-    deltas = read(
-        events(
-            call(**index, id="a", function={"name": "f", "arguments": '{"x":1}'}),
-            call(**index, id="b", function={"name": "f", "arguments": '{"x":2}'}),
-        )
-    )
-    assert calls(deltas) == [("a", "f", '{"x":1}'), ("b", "f", '{"x":2}')]
-
-
-@pytest.mark.parametrize("index", [{}, {"index": 0}])
-def test_whole_calls_without_ids_get_their_own(index: dict[str, Any]) -> None:
-    deltas = read(
-        events(
-            call(**index, function={"name": "f", "arguments": '{"x":1}'}),
-            call(**index, id="", function={"name": "f", "arguments": '{"x":2}'}),
-            call(**index, id=None, function={"name": "g", "arguments": {"x": 3}}),
-        )
-    )
-    assert calls(deltas) == [
-        ("made-1", "f", '{"x":1}'),
-        ("made-2", "f", '{"x":2}'),
-        ("made-3", "g", '{"x":3}'),
-    ]
-
-
-def test_fragments_without_an_index_belong_to_the_last_call() -> None:
-    deltas = read(
-        events(
-            call(id="a", function={"name": "f", "arguments": '{"x"'}),
-            call(function={"arguments": ":1}"}),
-            call(id="b", function={"name": "g", "arguments": "{"}),
-            call(id="b", function={"arguments": "}"}),
-        )
-    )
-    assert calls(deltas) == [("a", "f", '{"x":1}'), ("b", "g", "{}")]
-
-
-def test_name_and_id_repeated_in_every_fragment() -> None:
-    deltas = read(
-        events(
-            call(index=0, id="a", function={"name": "f", "arguments": '{"x"'}),
-            call(index=0, id="a", function={"name": "f", "arguments": ":1}"}),
-            call(index=0, id="a", function={"name": "f", "arguments": ""}),
-        )
-    )
-    assert calls(deltas) == [("a", "f", '{"x":1}')]
-
-
-def test_a_name_repeated_without_an_id() -> None:
-    deltas = read(
-        events(
-            call(index=0, function={"name": "f", "arguments": '{"x"'}),
-            call(index=0, function={"name": "f", "arguments": ":1}"}),
-            call(index=0, function={"name": "f", "arguments": ""}),
-        )
-    )
-    assert calls(deltas) == [("made-1", "f", '{"x":1}')]
-
-
-def test_a_new_id_in_every_fragment() -> None:
-    deltas = read(
-        events(
-            call(index=0, id="r1", function={"name": "f", "arguments": ""}),
-            call(index=0, id="r2", function={"name": None, "arguments": "{"}),
-            call(index=0, id="r3", function={"arguments": "}"}),
-        )
-    )
-    assert calls(deltas) == [("r1", "f", "{}")]
-
-
-def test_a_name_that_comes_after_the_id() -> None:
-    deltas = read(
-        events(
-            call(index=0, id="a", function={"arguments": ""}),
-            call(index=0, function={"name": "f"}),
-            call(index=0, function={"arguments": "{}"}),
-        )
-    )
-    assert calls(deltas) == [("a", "f", "{}")]
-
-
-def test_a_call_that_never_gets_a_name_is_handed_on() -> None:
-    deltas = read(events(call(index=0, id="a", function={"arguments": "{}"})))
-    assert calls(deltas) == [("a", "", "{}")]
-
-
-def test_ids_are_unique_within_an_answer_and_indexes_have_no_gaps() -> None:
-    deltas = read(
-        events(
-            call(index=1, id="same", function={"name": "f", "arguments": "{}"}),
-            call(index=5, id="same", function={"name": "g", "arguments": "{}"}),
-        )
-    )
-    assert calls(deltas) == [("same", "f", "{}"), ("made-1", "g", "{}")]
 
 
 # Answers that are not streamed, or no answers

@@ -148,6 +148,25 @@ async def test_a_secret_that_a_server_echoes_reaches_nobody(pool: SessionPool) -
             assert answer.text.endswith(text)
 
 
+async def test_a_call_that_is_late_does_not_leave(pool: SessionPool) -> None:
+    async with running(Peer()) as peer:
+        server = server_at(peer.url)
+        assert await pool.connect(server, SHARED) is None
+        late = await pool.call_tool(server, SHARED, "add", {}, leave_within_s=0)
+        assert (late.outcome, peer.count("tools/call")) == ("cancelled", 0)
+        in_time = await pool.call_tool(server, SHARED, "add", {}, leave_within_s=30)
+        assert (in_time.outcome, peer.count("tools/call")) == ("done", 1)
+        assert peer.count("server/discover") == 1
+
+
+async def test_connecting_tells_why_a_call_would_fail(pool: SessionPool) -> None:
+    async with running(Peer()) as peer:
+        pass
+    failed = await pool.connect(server_at(peer.url), SHARED)
+    assert failed is not None
+    assert (failed.outcome, failed.is_error) == ("failed", True)
+
+
 async def test_a_long_result_is_cut_to_the_budget(pool: SessionPool) -> None:
     async with running_app(build().streamable_http_app()) as origin:
         server = server_at(f"{origin}/mcp")

@@ -1,13 +1,15 @@
 """A certificate authority of our own, and both transports."""
 
+import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 
 import httpx2
 import pytest
+import uvloop
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -19,7 +21,13 @@ from chatd.outbound.streaming import StreamingTransport
 
 LOOPBACK: tuple[Network, ...] = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 MakeTransport = Callable[..., httpx2.AsyncBaseTransport]
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, LoopFactory]:
+    """Workers run on uvloop, tools on asyncio's own; the two differ at many an edge."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 class Authority:

@@ -54,12 +54,13 @@ Answer = Callable[[Exchange], Awaitable[None]]
 class RawServer:
     """Each request goes to `answer`; when it closes the writer the connection ends."""
 
-    def __init__(self, answer: Answer, *, tls: bool) -> None:
+    def __init__(self, answer: Answer, *, tls: bool, bodies: bool) -> None:
         self.port = 0
         self.exchanges: list[Exchange] = []
         self.connections = 0
         self._answer = answer
         self._tls = tls
+        self._bodies = bodies
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -77,7 +78,7 @@ class RawServer:
     ) -> None:
         try:
             while not writer.is_closing():
-                exchange = await _request(reader, writer, number)
+                exchange = await _request(reader, writer, number, bodies=self._bodies)
                 self.exchanges.append(exchange)
                 await self._answer(exchange)
         except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError):
@@ -93,9 +94,10 @@ class RawServer:
 
 @asynccontextmanager
 async def serving(
-    answer: Answer, *, tls: ssl.SSLContext | None = None
+    answer: Answer, *, tls: ssl.SSLContext | None = None, bodies: bool = True
 ) -> AsyncGenerator[RawServer]:
-    raw = RawServer(answer, tls=tls is not None)
+    """Without `bodies` a request is answered, and its connection ended, by its headers alone."""
+    raw = RawServer(answer, tls=tls is not None, bodies=bodies)
     server = await asyncio.start_server(raw.accept, "127.0.0.1", 0, ssl=tls)
     raw.port = server.sockets[0].getsockname()[1]
     try:
@@ -106,18 +108,22 @@ async def serving(
 
 
 async def _request(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int, *, bodies: bool
 ) -> Exchange:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     method, path, _ = head[0].split(" ")
     headers = dict(line.split(": ", 1) for line in head[1:] if line)
     headers = {name.lower(): value for name, value in headers.items()}
-    body = b""
-    if headers.get("transfer-encoding") == "chunked":
-        while size := int(await reader.readline(), 16):
-            body += await reader.readexactly(size)
-            await reader.readline()
-        await reader.readline()
-    elif length := int(headers.get("content-length", "0")):
-        body = await reader.readexactly(length)
+    body = await _body(reader, headers) if bodies else b""
     return Exchange(method, path, headers, body, connection, reader, writer)
+
+
+async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    if headers.get("transfer-encoding") != "chunked":
+        return await reader.readexactly(int(headers.get("content-length", "0")))
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += await reader.readexactly(size)
+        await reader.readline()
+    await reader.readline()
+    return body

@@ -1,0 +1,80 @@
+"""Up, down and up again; twice at once; and the tables are what the code says they are."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from sqlalchemy.exc import ProgrammingError
+
+from chatd.store import migrations
+from chatd.store.db import Database
+
+
+async def shape(db: Database) -> list[str]:
+    """Every column, constraint, index and sequence of the schema."""
+    rows = await db.fetch(
+        """SELECT table_name || '.' || column_name || ' ' || data_type || ' ' || is_nullable
+            || ' ' || coalesce(column_default, '') AS line
+        FROM information_schema.columns WHERE table_schema = 'public'
+        UNION ALL SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace
+        UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
+        UNION ALL SELECT sequencename FROM pg_sequences WHERE schemaname = 'public'
+        ORDER BY line"""
+    )
+    return [row["line"] for row in rows]
+
+
+async def test_up_down_and_up_again_gives_the_same_schema(empty_database: str) -> None:
+    db = Database(empty_database, pool_size=1)
+    assert await migrations.current(db) is None
+    await migrations.upgrade(db)
+    assert await migrations.current(db) == migrations.head()
+    first = await shape(db)
+    await migrations.downgrade(db, "base")
+    left = [line for line in await shape(db) if "alembic_version" not in line]
+    assert left == []
+    assert await migrations.current(db) is None
+    await migrations.upgrade(db)
+    assert await shape(db) == first
+    await db.close()
+
+
+async def test_every_migration_can_be_taken_back_alone(empty_database: str) -> None:
+    db = Database(empty_database, pool_size=1)
+    await migrations.upgrade(db)
+    while await migrations.current(db) is not None:
+        before = await migrations.current(db)
+        await migrations.downgrade(db, "-1")
+        after = await migrations.current(db)
+        await migrations.upgrade(db, "+1")
+        assert await migrations.current(db) == before
+        await migrations.downgrade(db, "-1")
+        assert await migrations.current(db) == after
+    await db.close()
+
+
+async def test_the_tables_in_code_are_those_in_the_database(db: Database) -> None:
+    await migrations.check(db)
+
+
+async def test_two_upgrades_at_once_are_harmless(empty_database: str) -> None:
+    databases = [Database(empty_database, pool_size=1) for _ in range(3)]
+    await asyncio.gather(*(migrations.upgrade(db) for db in databases))
+    for db in databases:
+        assert await migrations.current(db) == migrations.head()
+        await db.close()
+
+
+async def test_a_failed_upgrade_leaves_no_lock_behind(empty_database: str) -> None:
+    connection = await asyncpg.connect(empty_database, ssl=False)
+    await connection.execute("CREATE TABLE chats (id int)")
+    db = Database(empty_database, pool_size=1)
+    with pytest.raises(ProgrammingError, match="chats"):
+        await migrations.upgrade(db)
+    assert await migrations.current(db) is None
+    await connection.execute("DROP TABLE chats")
+    await migrations.upgrade(db)
+    assert await migrations.current(db) == migrations.head()
+    await connection.close()
+    await db.close()
