@@ -5,6 +5,8 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TypeVar
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -22,6 +24,8 @@ from prometheus_client import (
     ProcessCollector,
     start_http_server,
 )
+
+Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 ProcessCollector(registry=REGISTRY)
@@ -136,6 +140,12 @@ def span(
     return _tracing.tracer.start_as_current_span(name, context, attributes=dict(attributes or {}))
 
 
+@lru_cache(maxsize=4096)
+def labelled(metric: Metric, *labels: str) -> Metric:
+    """The metric's child of these labels; looking it up anew costs more than counting."""
+    return metric.labels(*labels)
+
+
 @contextmanager
 def stage(name: str, attributes: Attributes | None = None) -> Generator[None]:
     """One of STAGE_SECONDS's stages, timed, and as a span."""
@@ -144,12 +154,12 @@ def stage(name: str, attributes: Attributes | None = None) -> Generator[None]:
         with span(name, attributes):
             yield
     finally:
-        STAGE_SECONDS.labels(name).observe(time.perf_counter() - began)
+        labelled(STAGE_SECONDS, name).observe(time.perf_counter() - began)
 
 
 def waited(name: str, seconds: float) -> None:
     """A stage that ended just now without having been ours to time."""
-    STAGE_SECONDS.labels(name).observe(max(seconds, 0))
+    labelled(STAGE_SECONDS, name).observe(max(seconds, 0))
     if _tracing.tracer is not None:
         now = datetime.now(UTC)
         past_span(name, now - timedelta(seconds=max(seconds, 0)), now)

@@ -8,11 +8,15 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from redis.asyncio import Redis
 
 from chatd.dev.postgres import Postgres
+from chatd.dev.served import Served
+from chatd.dev.stack import start_demo_mcp, start_model
 from chatd.dev.valkey import Valkey
 from chatd.store import migrations
 from chatd.store.db import Database
+from tests.seed import Seed, make_seed
 
 _MEMORY = Path("/dev/shm")
 _ROOM = 2 << 30
@@ -85,3 +89,36 @@ async def db(database_url: str) -> AsyncGenerator[Database]:
     db = Database(database_url, pool_size=4)
     yield db
     await db.close()
+
+
+@pytest.fixture
+async def seed(db: Database) -> Seed:
+    """A user with a default model that nobody serves."""
+    return await make_seed(db)
+
+
+@pytest.fixture
+async def redis(valkey: Valkey) -> AsyncGenerator[Redis]:
+    """A client of the session's Valkey, which is empty."""
+    if not valkey.running:
+        await valkey.restart()
+    client = Redis.from_url(valkey.url)
+    await client.execute_command("FLUSHALL")
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture(scope="session")
+def scripted_model(services_folder: Path) -> Generator[Served]:
+    """Its `url` is a base URL for OpenAI clients."""
+    served = asyncio.run(start_model(services_folder / "scripted-model"))
+    yield served
+    asyncio.run(served.stop())
+
+
+@pytest.fixture(scope="session")
+def demo_server(services_folder: Path) -> Generator[Served]:
+    """The demo MCP server."""
+    served = asyncio.run(start_demo_mcp(services_folder / "demo-server"))
+    yield served
+    asyncio.run(served.stop())

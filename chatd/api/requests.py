@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatd import logs
 from chatd.api.errors import REQUEST_ID
-from chatd.telemetry import REQUEST_SECONDS, REQUESTS
+from chatd.telemetry import REQUEST_SECONDS, REQUESTS, labelled
 
 _HEADER = b"x-request-id"
 _SANE = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -58,8 +58,8 @@ def _request_id(scope: Scope) -> str:
 
 def _note(scope: Scope, status: int, answered: float, took: float) -> None:
     route = _template(scope)
-    REQUESTS.labels(scope["method"], route, str(status)).inc()
-    REQUEST_SECONDS.labels(route).observe(answered)
+    labelled(REQUESTS, scope["method"], route, str(status)).inc()
+    labelled(REQUEST_SECONDS, route).observe(answered)
     write = _log.debug if scope["path"] in _PROBES else _log.info
     write(
         "request",

@@ -28,6 +28,9 @@ RECHECK_S = 30.0
 SEND_TIMEOUT_S = 20.0
 """A reader that takes nothing for so long is dropped."""
 
+LOOK_S = 5.0
+"""How often that is looked at."""
+
 AWAY_PAUSE_S = 0.5
 
 HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
@@ -51,12 +54,17 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._frames = frames
         self._close = close
+        self._sending_since: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send_all(send))
         gone = asyncio.create_task(_disconnected(receive))
         try:
-            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            done: set[asyncio.Task[None]] = set()
+            while not done and not self._stuck():
+                done, _ = await asyncio.wait(
+                    {sending, gone}, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED
+                )
             if sending.done():
                 sending.result()
         finally:
@@ -65,6 +73,12 @@ class EventStream(Response):
             await asyncio.gather(sending, gone, return_exceptions=True)
             await asyncio.shield(self._close())
 
+    def _stuck(self) -> bool:
+        """Whether the reader has taken nothing for too long; cheaper than a time-out a send."""
+        return self._sending_since is not None and (
+            time.monotonic() - self._sending_since > SEND_TIMEOUT_S
+        )
+
     async def _send_all(self, send: Send) -> None:
         await send(
             {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
@@ -72,8 +86,9 @@ class EventStream(Response):
         async with aclosing(self._frames) as frames:
             async for chunk in frames:
                 if chunk:
-                    async with asyncio.timeout(SEND_TIMEOUT_S):
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    self._sending_since = time.monotonic()
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    self._sending_since = None
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

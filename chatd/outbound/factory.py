@@ -39,7 +39,7 @@ class Outbound:
         self._mcp_allowed = tuple(mcp_allowed)
         self._tls = tls
         self._model = StreamingTransport(model_allowed, self._context, limit=BODY_LIMIT)
-        self._mcp = PinnedTransport(mcp_allowed, self._context, limit=BODY_LIMIT)
+        self._mcp = StreamingTransport(mcp_allowed, self._context, limit=BODY_LIMIT)
         self._discovery: dict[tuple[Network, ...], PinnedTransport] = {}
 
     def model_client(self) -> httpx2.AsyncClient:

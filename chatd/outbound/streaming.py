@@ -1,4 +1,4 @@
-"""The model's transport: as PinnedTransport, at a third of its cost per network read."""
+"""HTTP/1.1 for answers that stream: as PinnedTransport, at a third of its cost per read."""
 
 import asyncio
 import re
@@ -51,8 +51,12 @@ class StreamingTransport(httpx2.AsyncBaseTransport):
         head = _head(request)
         timeouts = cast(dict[str, float | None], request.extensions.get("timeout", {}))
         origin = (url.scheme, url.raw_host.decode(), url.port or _PORTS[url.scheme])
-        connection = self._reused(origin) or await self._dial(origin, timeouts.get("connect"))
+        connection = self._reused(origin)
+        if connection is None:
+            await _trace(request, "connection.connect_tcp.started")
+            connection = await self._dial(origin, timeouts.get("connect"))
         try:
+            await _trace(request, "http11.send_request_headers.started")
             await _send(connection, request, head, timeouts)
             await connection.head()
             body = _Body(self, origin, connection)
@@ -182,6 +186,13 @@ class _Body(httpx2.AsyncByteStream):
         connection, self._connection = self._connection, None
         if connection is not None:
             self._transport.keep(self._origin, connection)
+
+
+async def _trace(request: httpx2.Request, event: str) -> None:
+    """httpcore's `trace` extension, of its events those that tell whether a request left."""
+    trace = request.extensions.get("trace")
+    if trace is not None:
+        await trace(event, {})
 
 
 def _head(request: httpx2.Request) -> bytes:

@@ -66,11 +66,12 @@ class Subscription:
     async def wait(self, timeout_s: float) -> list[Entry]:
         """The entries that came since; empty after `timeout_s` or on a nudge."""
         if not self._some.is_set():
+            # A timer that only sets the event: asyncio.timeout costs more than what it waits for.
+            timer = asyncio.get_running_loop().call_later(timeout_s, self._some.set)
             try:
-                async with asyncio.timeout(timeout_s):
-                    await self._some.wait()
-            except TimeoutError:
-                return []
+                await self._some.wait()
+            finally:
+                timer.cancel()
         self._some.clear()
         entries = list(self._waiting)
         self._waiting.clear()

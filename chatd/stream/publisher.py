@@ -33,7 +33,9 @@ class Publisher:
     def __init__(self, redis: Redis, window_s: float = WINDOW_S) -> None:
         self._redis = redis
         self._window_s = window_s
-        self._dirty: dict[int, TurnFeed] = {}
+        self._urgent: dict[int, TurnFeed] = {}
+        self._windowed: dict[int, TurnFeed] = {}
+        self._due = False
         self._hints: list[tuple[str, bytes]] = []
         self._wanted = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -51,6 +53,8 @@ class Publisher:
             self._wanted.set()
             await self._task
             await self._send()
+            if self._timer is not None:
+                self._timer.cancel()
 
     def announce(self, chat_id: UUID, version: int, *events: Event) -> None:
         """Tell followers of a commit made outside a turn's worker."""
@@ -59,11 +63,28 @@ class Publisher:
 
     def changed(self, feed: "TurnFeed", *, at_once: bool) -> None:
         """A feed has something to send: now, or within the window."""
-        self._dirty[id(feed)] = feed
         if at_once:
+            self._urgent[id(feed)] = feed
             self._wanted.set()
-        elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._window_s, self._wanted.set)
+            return
+        self._windowed[id(feed)] = feed
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._window_s, self._window_over)
+
+    def _window_over(self) -> None:
+        self._timer = None
+        self._due = True
+        self._wanted.set()
+
+    def _to_send(self) -> list["TurnFeed"]:
+        """The urgent feeds; those of the window only when it is over, or each end of a turn
+        would cut everybody's window short."""
+        feeds, self._urgent = self._urgent, {}
+        if self._due or self._closing:
+            feeds = self._windowed | feeds
+            self._windowed = {}
+            self._due = False
+        return list(feeds.values())
 
     async def _run(self) -> None:
         while not self._closing:
@@ -77,13 +98,9 @@ class Publisher:
                 self.failures += 1
 
     async def _send(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        feeds, self._dirty = self._dirty, {}
         hints, self._hints = self._hints, []
         pipeline: Any = self._redis.pipeline(transaction=False)
-        for feed in feeds.values():
+        for feed in self._to_send():
             feed.write(pipeline)
         for name, payload in hints:
             pipeline.publish(name, payload)

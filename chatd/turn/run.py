@@ -57,7 +57,7 @@ async def _run(turn: "_Turn", claim: Claim) -> str:
     try:
         with (
             telemetry.span("turn", attributes, parent=claim.traceparent),
-            telemetry.STAGE_SECONDS.labels("chat_turn").time(),
+            telemetry.labelled(telemetry.STAGE_SECONDS, "chat_turn").time(),
         ):
             telemetry.waited("queue_wait", claim.waited_s)
             return await turn.run()

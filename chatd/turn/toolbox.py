@@ -25,7 +25,16 @@ SEND_WITHIN_S = 2.0
 """A call must leave so soon after it was journaled as sent, or not at all."""
 
 NOTIFIED: frozenset[Reason] = frozenset(
-    {"auth_required", "forbidden", "not_found", "unreachable", "bad_answer", "unusable_schema"}
+    {
+        "auth_required",
+        "forbidden",
+        "not_found",
+        "unreachable",
+        "bad_answer",
+        "unusable_name",
+        "unusable_schema",
+        "duplicate_name",
+    }
 )
 """Reasons for which a user wants to know; the others are how the chat was set up."""
 

@@ -15,18 +15,18 @@ class ModelWatch:
         self._labels = (model.provider, model.name)
         self._began = time.perf_counter()
         self._first: float | None = None
-        telemetry.MESSAGE_COUNT.labels(*self._labels).observe(messages)
+        telemetry.labelled(telemetry.MESSAGE_COUNT, *self._labels).observe(messages)
 
     def saw(self, deltas: Sequence[Delta]) -> None:
         last = deltas[-1]
         if isinstance(last, Retrying):
-            telemetry.STREAM_RETRIES.labels(last.error["kind"], *self._labels).inc()
+            telemetry.labelled(telemetry.STREAM_RETRIES, last.error["kind"], *self._labels).inc()
         elif self._first is None:
             self._first = time.perf_counter()
             seconds = self._first - self._began
-            telemetry.TTFT_SECONDS.labels(*self._labels).observe(seconds)
-            telemetry.STAGE_SECONDS.labels("time_to_first_token").observe(seconds)
+            telemetry.labelled(telemetry.TTFT_SECONDS, *self._labels).observe(seconds)
+            telemetry.labelled(telemetry.STAGE_SECONDS, "time_to_first_token").observe(seconds)
 
     def ended(self) -> None:
-        telemetry.STEPS.labels(*self._labels).inc()
+        telemetry.labelled(telemetry.STEPS, *self._labels).inc()
         telemetry.waited("stream", time.perf_counter() - self._began)

@@ -105,11 +105,11 @@ class Fleet:
     def admin(self) -> Client:
         return self.client("ada")
 
-    async def api(self) -> Process:
+    async def api(self, **settings: str) -> Process:
         """One more front door."""
 
         async def launch(port: int) -> Process:
-            process = self._launch("api", "--port", str(port))
+            process = self._launch("api", "--port", str(port), **settings)
             process.url = f"http://127.0.0.1:{port}"
 
             async def ready() -> None:
@@ -168,6 +168,8 @@ class Fleet:
             "CHATD_MODEL_ALLOWED_CIDRS": LOOPBACK,
             "CHATD_MCP_ALLOWED_CIDRS": LOOPBACK,
             "CHATD_DRAIN_DELAY_SECONDS": "0",
+            # A test that fails leaves turns behind that nobody waits for.
+            "CHATD_DRAIN_GRACE_SECONDS": "1",
         }
 
     async def _enter(self, db: Database, name: str, role: Role) -> None:

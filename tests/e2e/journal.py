@@ -9,7 +9,8 @@ from tests.e2e.fleet import Fleet
 from tests.waiting import one, until
 
 CALLS = """
-SELECT tool_name, state, attempt, sent_at, result #>> '{result}' AS result FROM tool_calls
+SELECT tool_name, state, attempt, sent_at, finished_at, result #>> '{result}' AS result
+FROM tool_calls
 WHERE turn_id = $1 ORDER BY step, position
 """
 

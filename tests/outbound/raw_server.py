@@ -54,7 +54,7 @@ Answer = Callable[[Exchange], Awaitable[None]]
 class RawServer:
     """Each request goes to `answer`; when it closes the writer the connection ends."""
 
-    def __init__(self, answer: Answer, *, tls: bool, bodies: bool) -> None:
+    def __init__(self, answer: Answer, *, tls: bool, bodies: bool = True) -> None:
         self.port = 0
         self.exchanges: list[Exchange] = []
         self.connections = 0

@@ -1,0 +1,138 @@
+"""Secrets go where they are used and nowhere else: canaries are sent, then searched everywhere."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import orjson
+from redis import asyncio as redis
+
+from chatd.store.db import Database
+from tests.e2e.client import Client, at_once, call
+from tests.e2e.fleet import Fleet, add_model, scripted_model, server
+from tests.e2e.view import text_of
+from tests.mcp.peer import Peer, result
+from tests.outbound.raw_server import Exchange, serving
+
+MODEL_KEY = "sk-canary-model-3f9d1c7b5a"
+TOOL_KEY = "canary-tool-8e2b6d4f0a"
+HEADER = "canary-header-5c1a9e7d3b"
+NO_TOKEN = "chatd_canary_token_0b1c2d3e4f"
+
+TABLES = """
+SELECT table_name FROM information_schema.tables
+WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
+"""
+
+
+async def test_secrets_are_in_no_log_no_row_no_key_and_no_event(
+    crew: Fleet, db: Database, admin: Client
+) -> None:
+    await crew.worker(CHATD_LOG_LEVEL="debug")
+    await crew.api(CHATD_LOG_LEVEL="debug")
+    async with crew.client("max", api=-1) as member:
+        seen = await _turns_with_canaries(crew, admin, member)
+        refused = await member.http.get("/chats", headers={"Authorization": f"Bearer {NO_TOKEN}"})
+        assert refused.status_code == 401
+    places = {
+        "what clients got": orjson.dumps(seen),
+        **crew.logs(),
+        **await _rows(db),
+        **await _redis_values(crew.stack.redis_url),
+    }
+    assert {place.partition("-")[0] for place in places} >= {"worker", "api"}
+    assert any(place.startswith("redis chatd:") for place in places)
+    assert b"use the canaries" in places["table chat_messages"]
+    passwords = [urlsplit(url).password for url in (crew.stack.database_url, crew.stack.redis_url)]
+    secrets = [MODEL_KEY, TOOL_KEY, HEADER, NO_TOKEN, crew.encryption_key, *crew.tokens.values()]
+    for secret in [*secrets, *filter(None, passwords)]:
+        assert [place for place, text in places.items() if _holds(text, secret)] == []
+
+
+async def _turns_with_canaries(crew: Fleet, admin: Client, member: Client) -> list[Any]:
+    """What clients get of turns whose model or tools echo the secrets they were sent."""
+    async with AsyncExitStack() as stack:
+        folder = crew.folder / "keyed"
+        good = await stack.enter_async_context(scripted_model(folder, "--api-key", MODEL_KEY))
+        bad = await stack.enter_async_context(serving(_refuse))
+        peer = Peer()
+        peer.says["tools/call"] = _tell_headers
+        raw = await stack.enter_async_context(serving(peer.answer))
+        models = [
+            await add_model(admin, url, key=MODEL_KEY)
+            for url in (good.url, f"http://127.0.0.1:{bad.port}/v1")
+        ]
+        servers = await _servers(admin, f"http://127.0.0.1:{raw.port}/mcp")
+        lines = ("use the canaries", at_once(call("keyed__add"), call("headed__add")), "/echo")
+        seen: list[Any] = []
+        turns: list[Any] = []
+        for model in models:
+            posted = await member.create(*lines, model_config_id=model, mcp_server_ids=servers)
+            async with member.watching(posted.chat_id) as watch:
+                await watch.over(posted.turn_id)
+                seen += [event.data for event in watch.events]
+            turns.append((await member.turn(posted), await member.messages(posted)))
+        heard = [heard.headers for heard in peer.heard if heard.method == "tools/call"]
+    assert {headers.get("x-api-key") for headers in heard} == {TOOL_KEY, None}
+    assert {headers.get("x-tenant") for headers in heard} == {HEADER, None}
+    (_, messages), (failed, _) = turns
+    assert "I was sent" in text_of(messages[-1])
+    assert failed["error"]["kind"] == "auth"
+    lists = ("/chats/providers", "/chats/model-configs", "/mcp/servers")
+    return [*seen, *turns, *[await admin.get(path) for path in lists]]
+
+
+async def _servers(admin: Client, url: str) -> list[str]:
+    keyed = {"auth_type": "api_key", "api_key_header": "x-api-key", "api_key_value": TOOL_KEY}
+    headed = {"auth_type": "custom_headers", "custom_headers": {"x-tenant": HEADER}}
+    return [
+        (await admin.post("/mcp/servers", server("keyed", url, **keyed)))["id"],
+        (await admin.post("/mcp/servers", server("headed", url, **headed)))["id"],
+    ]
+
+
+async def _refuse(exchange: Exchange) -> None:
+    key = exchange.headers["authorization"].removeprefix("Bearer ")
+    error = {"message": f"Incorrect API key provided: {key}", "code": "invalid_api_key"}
+    await exchange.answer(
+        orjson.dumps({"error": error}), status=401, headers="content-type: application/json\r\n"
+    )
+
+
+async def _tell_headers(exchange: Exchange, message: dict[str, Any]) -> None:
+    said = f"I was sent {exchange.headers}"
+    await result(exchange, message, {"content": [{"type": "text", "text": said}]})
+
+
+def _holds(text: bytes, secret: str) -> bool:
+    """As it is, or in the hex of a dump."""
+    plain = secret.encode()
+    return plain in text or plain.hex().encode() in text
+
+
+async def _rows(db: Database) -> dict[str, bytes]:
+    """Every table as text."""
+    dumped: dict[str, bytes] = {}
+    for name in [row["table_name"] for row in await db.fetch(TABLES)]:
+        rows = await db.fetch(f'SELECT row_to_json(t)::text AS line FROM "{name}" t')
+        dumped[f"table {name}"] = "\n".join(row["line"] for row in rows).encode()
+    return dumped
+
+
+async def _redis_values(url: str) -> dict[str, bytes]:
+    """Every key with what it holds."""
+    async with redis.Redis.from_url(url) as client:
+        typed = cast(Any, client)
+        readers: dict[bytes, Callable[[bytes], Awaitable[object]]] = {
+            b"string": typed.get,
+            b"list": lambda key: typed.lrange(key, 0, -1),
+            b"set": typed.smembers,
+            b"zset": lambda key: typed.zrange(key, 0, -1),
+            b"hash": typed.hgetall,
+            b"stream": typed.xrange,
+        }
+        return {
+            f"redis {key.decode()}": repr(await readers[await typed.type(key)](key)).encode()
+            async for key in typed.scan_iter()
+        }

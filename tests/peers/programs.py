@@ -1,0 +1,62 @@
+"""The peers as child processes: node programs that listen on a port they are told."""
+
+import asyncio
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from chatd.dev.children import Child, Spec, start_child, wait_until_ready
+from chatd.dev.ports import on_free_port
+
+Transport = Literal["streamable_http", "sse"]
+
+
+@dataclass(frozen=True)
+class Peer:
+    child: Child
+    url: str
+    kind: str
+
+
+async def start_everything(packages: Path, folder: Path, transport: Transport) -> Peer:
+    program = packages / "@modelcontextprotocol/server-everything/dist/index.js"
+    spoken, path = ("sse", "/sse") if transport == "sse" else ("streamableHttp", "/mcp")
+
+    async def launch(port: int) -> Peer:
+        log = folder / f"everything-{transport}.log"
+        child = await _listening(port, log, program, spoken, PORT=str(port))
+        return Peer(child, f"http://127.0.0.1:{port}{path}", transport)
+
+    return await on_free_port(launch)
+
+
+async def start_aimock(packages: Path, folder: Path, fixtures: Path) -> Peer:
+    """Its answers come in chunks of eight characters, five milliseconds apart."""
+    program = packages / "@copilotkit/aimock/dist/cli.js"
+    options = ("-f", str(fixtures), "-c", "8", "-l", "5")
+
+    async def launch(port: int) -> Peer:
+        child = await _listening(port, folder / "aimock.log", program, "-p", str(port), *options)
+        return Peer(child, f"http://127.0.0.1:{port}/v1", "aimock")
+
+    return await on_free_port(launch)
+
+
+async def _listening(port: int, log: Path, program: Path, *arguments: str, **env: str) -> Child:
+    node = shutil.which("node")
+    assert node is not None
+    spec = Spec([node, program, *arguments], log=log, env={"PATH": os.defpath} | env, grace=3)
+    child = start_child(spec)
+
+    async def knock() -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+
+    try:
+        await wait_until_ready(child, knock, (ConnectionError,))
+    except BaseException:
+        await child.stop()
+        raise
+    return child

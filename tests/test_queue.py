@@ -1,0 +1,101 @@
+"""Wakes: an arq job and a hint each, and never an error."""
+
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+import pytest
+from arq.constants import job_key_prefix
+from arq.jobs import deserialize_job_raw
+from redis.asyncio import Redis
+
+from chatd.dev.valkey import Valkey
+from chatd.queue import MAX_HINTS, MAX_WAKES, QUEUE, WAKE_JOB, WAKE_LIST, Hints, Wakes, from_bytes
+from tests.waiting import soon, until
+
+
+@pytest.fixture
+async def wakes(redis: Redis) -> AsyncGenerator[Wakes]:
+    made = Wakes(redis)
+    made.start()
+    yield made
+    await made.close()
+
+
+async def queued(redis: Redis) -> tuple[int, int, int]:
+    """Jobs in arq's queue, their bodies, and hints."""
+    client = cast(Any, redis)
+    bodies = await client.keys(f"{job_key_prefix}*")
+    return await client.zcard(QUEUE), len(bodies), await client.llen(WAKE_LIST)
+
+
+async def test_a_wake_is_a_job_and_its_hint(redis: Redis, wakes: Wakes) -> None:
+    wakes.wake()
+
+    async def arrived() -> bool:
+        return await queued(redis) == (1, 1, 1)
+
+    await until(arrived)
+    client = cast(Any, redis)
+    (job_id,) = await client.zrange(QUEUE, 0, -1)
+    assert await client.lrange(WAKE_LIST, 0, -1) == [job_id]
+    body = await client.get(job_key_prefix + job_id.decode())
+    assert deserialize_job_raw(body, deserializer=from_bytes)[:3] == (WAKE_JOB, [], {})
+    assert await client.ttl(job_key_prefix + job_id.decode()) > 0
+
+
+async def test_a_burst_is_sent_together_and_capped(redis: Redis, wakes: Wakes) -> None:
+    for _ in range(3 * MAX_WAKES):
+        wakes.wake()
+    await wakes.close()
+    assert await queued(redis) == (MAX_WAKES, MAX_WAKES, MAX_WAKES)
+
+
+async def test_hints_nobody_takes_do_not_pile_up(redis: Redis) -> None:
+    await cast(Any, redis).rpush(WAKE_LIST, *range(MAX_HINTS - 5))
+    wakes = Wakes(redis)
+    wakes.start()
+    wakes.wake(10)
+    await wakes.close()
+    assert await cast(Any, redis).llen(WAKE_LIST) == MAX_HINTS
+    newest = await cast(Any, redis).lrange(WAKE_LIST, -10, -1)
+    assert set(newest) == set(await cast(Any, redis).zrange(QUEUE, 0, -1))
+
+
+async def test_closing_sends_what_is_wanted(redis: Redis) -> None:
+    wakes = Wakes(redis)
+    wakes.start()
+    wakes.wake(3)
+    await wakes.close()
+    assert await queued(redis) == (3, 3, 3)
+
+
+async def test_a_hint_is_taken_with_its_job(redis: Redis, wakes: Wakes) -> None:
+    hints = Hints(redis)
+    wakes.wake(2)
+    assert await hints.take(10)
+    await until(lambda: cast(Any, redis).llen(WAKE_LIST))
+    await hints.settle()
+    assert await queued(redis) == (1, 1, 1)
+    await hints.settle()  # nothing is left to settle
+    assert await queued(redis) == (1, 1, 1)
+
+
+async def test_without_a_wake_there_is_no_hint(redis: Redis) -> None:
+    assert not await Hints(redis).take(0.01)
+
+
+async def test_redis_being_away_costs_the_wake_and_nothing_else(
+    valkey: Valkey, redis: Redis, wakes: Wakes
+) -> None:
+    valkey.kill()
+    try:
+        wakes.wake()
+        await soon(lambda: wakes.failures)
+    finally:
+        await valkey.restart()
+    wakes.wake()
+
+    async def arrived() -> bool:
+        return await queued(redis) == (1, 1, 1)
+
+    await until(arrived)
