@@ -62,22 +62,11 @@ async def process(settings: Settings) -> AsyncGenerator[Process]:
     renewals = Database(url, pool_size=1, application="chatd worker leases")
     redis = Redis.from_url(settings.redis_url.get_secret_value(), socket_connect_timeout=2)
     outbound = Outbound(settings.model_allowed_cidrs, settings.mcp_allowed_cidrs)
-    sessions = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Credentials())
-    catalogue = Catalogue(redis, sessions)
-    publisher, wakes = Publisher(redis), Wakes(redis)
-    deps = TurnDeps(
-        db=db,
-        loader=TurnLoader(db, KeyRing(settings.keys())),
-        publisher=publisher,
-        wakes=wakes,
-        catalogue=catalogue,
-        sessions=sessions,
-        models=ModelClients(outbound.model_client()),
-    )
+    deps = _deps(settings, db, redis, outbound)
     runner = Runner(deps, renewals, worker_id=worker_id, capacity=settings.worker_capacity)
-    sweeper = Sweeper(db, wakes, publisher, lambda: runner.free)
-    publisher.start()
-    wakes.start()
+    sweeper = Sweeper(db, deps.wakes, deps.publisher, lambda: runner.free)
+    deps.publisher.start()
+    deps.wakes.start()
     runner.start()
     try:
         with logs.context(worker=worker_id):
@@ -85,16 +74,29 @@ async def process(settings: Settings) -> AsyncGenerator[Process]:
     finally:
         await runner.close()
         for close in (
-            catalogue.aclose,
-            sessions.aclose,
-            publisher.close,
-            wakes.close,
+            deps.catalogue.aclose,
+            deps.sessions.aclose,
+            deps.publisher.close,
+            deps.wakes.close,
             outbound.aclose,
             redis.aclose,
             renewals.close,
             db.close,
         ):
             await cast(Callable[[], Awaitable[None]], close)()
+
+
+def _deps(settings: Settings, db: Database, redis: Redis, outbound: Outbound) -> TurnDeps:
+    sessions = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Credentials())
+    return TurnDeps(
+        db=db,
+        loader=TurnLoader(db, KeyRing(settings.keys())),
+        publisher=Publisher(redis),
+        wakes=Wakes(redis),
+        catalogue=Catalogue(redis, sessions),
+        sessions=sessions,
+        models=ModelClients(outbound.model_client()),
+    )
 
 
 async def serve(settings: Settings) -> None:

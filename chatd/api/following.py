@@ -106,17 +106,21 @@ class Reader:
     # --- rows
 
     def catch_up(self, state: ChatState, *, repeat: bool = False) -> bytes:
-        """The frames of what the rows have beyond the cursor.
+        """The frames of what the rows have beyond the cursor; a preview they replace goes first.
 
         `repeat`: for a reader that comes back; its status is said again, its preview withdrawn.
         """
+        frames: list[bytes] = []
         since = self.cursor.version
-        frames = [self._messages(state)]
+        current = state.turns[-1] if state.turns else None
+        if current is not None:
+            self._shown = self._shown or (repeat and since > 0)
+            frames.append(self._reset_if_moved(current, always=repeat))
+        frames.append(self._messages(state))
         queue = orjson.dumps(state.queue)
         if queue != self._queue:
             self._queue = queue
             frames.append(self._row("queue_update", None, {"queued_messages": state.queue}))
-        current = state.turns[-1] if state.turns else None
         for turn in state.turns:
             said_again = turn is current and repeat
             first_time = not since and (turn is current or turn.view["id"] == self.only)
@@ -124,8 +128,6 @@ class Reader:
                 frames.append(self._turn_frames(turn, state.turns))
         self.cursor = self.cursor.at(version=state.version)
         if current is not None:
-            self._shown = self._shown or (repeat and since > 0)
-            frames.append(self._reset_if_moved(current, always=repeat))
             self._track(current.view["id"], current.view["attempt"], current.commits)
         self.behind = False
         return b"".join(frames)

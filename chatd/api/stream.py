@@ -103,6 +103,8 @@ class Streams:
 
     db: Database
     hub: Hub
+    heartbeat_s: float = HEARTBEAT_S
+    recheck_s: float = RECHECK_S
 
     async def chat(
         self, chat_id: UUID, allowed: Allowed, *, cursor: str | None, after_id: int | None
@@ -194,7 +196,7 @@ class Streams:
         checked = time.monotonic()
         while not (reader.finished or subscription.overrun or subscription.closing):
             yield await self._next(reader, subscription) or COMMENT
-            if time.monotonic() - checked > RECHECK_S:
+            if time.monotonic() - checked > self.recheck_s:
                 checked = time.monotonic()
                 if not await _still(allowed):
                     yield reader.error("auth", "This stream is no longer allowed.")
@@ -203,7 +205,7 @@ class Streams:
     async def _next(self, reader: Reader, subscription: Subscription) -> bytes:
         """The frames of what comes next; empty when nothing did for a heartbeat."""
         chunk = b""
-        for entry in await subscription.wait(HEARTBEAT_S):
+        for entry in await subscription.wait(self.heartbeat_s):
             chunk += reader.take(entry)
             if reader.behind:
                 chunk += await self._catch_up(reader, subscription.chat_id)

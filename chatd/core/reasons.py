@@ -9,6 +9,7 @@ Reason = Literal[
     "not_in_plan_mode",
     "plan_sub_agent",
     "auth_required",
+    "unusable_credentials",
     "forbidden",
     "not_found",
     "unreachable",
@@ -26,6 +27,8 @@ SENTENCES: Mapping[Reason, str] = {
     "not_in_plan_mode": "This server may not be used while planning.",
     "plan_sub_agent": "Sub-agents use no MCP servers while planning.",
     "auth_required": "Connect your account to use this server.",
+    "unusable_credentials": "This server's credentials cannot be used; an administrator has to set"
+    " them again.",
     "forbidden": "The server does not let this account in.",
     "not_found": "This server no longer exists.",
     "unreachable": "The server could not be reached.",

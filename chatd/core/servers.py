@@ -37,7 +37,18 @@ class CustomHeadersAuth(BaseModel):
         return {name: value.get_secret_value() for name, value in self.values.items()}
 
 
-McpAuth = Annotated[NoAuth | ApiKeyAuth | CustomHeadersAuth, Field(discriminator="type")]
+class UnusableAuth(BaseModel):
+    """Credentials that cannot be read or used: policy drops the server, it is never tried."""
+
+    type: Literal["unusable"] = "unusable"
+
+    def headers(self) -> dict[str, str]:
+        raise ValueError("the server's credentials cannot be used")
+
+
+McpAuth = Annotated[
+    NoAuth | ApiKeyAuth | CustomHeadersAuth | UnusableAuth, Field(discriminator="type")
+]
 """The union is the registry: a new auth type is a new member."""
 
 

@@ -56,15 +56,13 @@ async def complete_with_retries(
 ) -> AsyncGenerator[list[Delta]]:
     """As `complete`; before each wait a list of one Retrying, which withdraws the attempt's parts.
 
-    `still_mine` is asked before each attempt; False ends with LeaseLost. Raises TurnFailed after
-    the last failure, or at once when trying again cannot help.
+    `still_mine` is asked before each further attempt; False ends with LeaseLost. Raises TurnFailed
+    after the last failure, or at once when trying again cannot help.
     """
     options = {"effort": effort, "tool_choice": tool_choice, "silence_s": silence_s}
     call = partial(complete, client, model, messages, tools, **options)
-    state: RetryCallState | None = None
+    state = _first_failure(max_attempts)
     while True:
-        if still_mine is not None and not await still_mine():
-            raise LeaseLost
         attempt = call()
         finished = False
         try:
@@ -78,10 +76,11 @@ async def complete_with_retries(
             failed = _failed(error, model)
         finally:
             await attempt.aclose()
-        state = state or _first_failure(max_attempts)
         delay = await _delay(state, failed)
         yield [Retrying(state.attempt_number, round(delay * 1000), failed.error)]
         await sleep(delay)
+        if still_mine is not None and not await still_mine():
+            raise LeaseLost
         state.prepare_for_next_attempt()
 
 

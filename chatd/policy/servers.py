@@ -72,6 +72,8 @@ def server_refusal(
         return "plan_sub_agent"
     if plan_mode and not server.allow_in_plan_mode:
         return "not_in_plan_mode"
+    if server.auth.type == "unusable":
+        return "unusable_credentials"
     if server.id in unauthorised_ids:
         return "auth_required"
     return None

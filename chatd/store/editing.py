@@ -143,9 +143,7 @@ async def delete_chat(db: Database, actor: Actor, chat_id: UUID) -> int:
     return version
 
 
-async def close_calls(
-    connection: AsyncConnection, turn_ids: Sequence[UUID], version: int
-) -> None:
+async def close_calls(connection: AsyncConnection, turn_ids: Sequence[UUID], version: int) -> None:
     """For turns ended from outside a worker: their journal is closed, open calls are answered."""
     turns = {"turns": list(turn_ids)}
     await connection.execute(CLOSE_JOURNAL, turns)

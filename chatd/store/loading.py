@@ -7,14 +7,22 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
-from chatd.core.errors import LeaseLost
+from chatd import logs
+from chatd.core.errors import LeaseLost, TurnFailed, turn_error
 from chatd.core.models import Model, ModelOptions
-from chatd.core.servers import ApiKeyAuth, CustomHeadersAuth, McpAuth, McpServer, NoAuth
+from chatd.core.servers import (
+    ApiKeyAuth,
+    CustomHeadersAuth,
+    McpAuth,
+    McpServer,
+    NoAuth,
+    UnusableAuth,
+)
 from chatd.core.tools import ToolCall
 from chatd.core.work import Claim, JournalEntry, LoadedTurn, StoredMessage
 from chatd.store import hot
 from chatd.store.db import Database, load
-from chatd.store.secrets import KeyRing
+from chatd.store.secrets import KeyRing, Tampered, UnknownKey
 from chatd.store.work import patiently
 
 SERVER_TABLE = "mcp_server_configs"
@@ -24,6 +32,8 @@ Servers = dict[tuple[str, int], McpServer]
 """Decrypted servers by (id, version): a version never changes its secrets."""
 
 MAX_REMEMBERED = 512
+
+log = logs.get("loading")
 
 
 class TurnLoader:
@@ -79,25 +89,32 @@ class TurnLoader:
     def _model(self, row: Any) -> Model | None:
         if row["model_id"] is None or not (row["model_enabled"] and row["provider_enabled"]):
             return None
-        key = row["api_key"]
         return Model(
             config_id=row["model_id"],
             provider_id=row["provider_id"],
             provider=row["provider"],
             name=row["model"],
             base_url=row["base_url"] or None,
-            api_key=self._keys.decrypt(
-                key,
+            api_key=self._api_key(row),
+            context_limit=row["context_limit"],
+            options=ModelOptions.model_validate(load(row["options"])),
+        )
+
+    def _api_key(self, row: Any) -> SecretStr | None:
+        if row["api_key"] is None:
+            return None
+        try:
+            return self._keys.decrypt(
+                row["api_key"],
                 row["api_key_key_id"],
                 table=PROVIDER_TABLE,
                 column="api_key",
                 row_id=row["provider_id"],
             )
-            if key is not None
-            else None,
-            context_limit=row["context_limit"],
-            options=ModelOptions.model_validate(load(row["options"])),
-        )
+        except (UnknownKey, Tampered) as error:
+            message = "The provider's API key cannot be read; an administrator has to set it again."
+            log.warning("a provider's key cannot be read", error=str(error))
+            raise TurnFailed(turn_error("missing_key", message)) from error
 
 
 def to_server(row: dict[str, Any], keys: KeyRing) -> McpServer:
@@ -123,21 +140,33 @@ def to_server(row: dict[str, Any], keys: KeyRing) -> McpServer:
 
 
 def _auth(row: dict[str, Any], keys: KeyRing) -> McpAuth:
-    def secret(column: str) -> str:
+    """One server whose secrets cannot be read, or of a kind not known here, costs only itself."""
+
+    def secret(column: str) -> SecretStr:
         return keys.decrypt(
             base64.b64decode(row[column]),
             row[f"{column}_key_id"],
             table=SERVER_TABLE,
             column=column,
             row_id=UUID(row["id"]),
-        ).get_secret_value()
+        )
 
-    if row["auth_type"] == "api_key":
-        return ApiKeyAuth(header=row["api_key_header"], value=SecretStr(secret("api_key_value")))
-    if row["auth_type"] == "custom_headers":
-        values = cast(dict[str, str], load(secret("custom_headers")))
-        return CustomHeadersAuth(values={name: SecretStr(value) for name, value in values.items()})
-    return NoAuth()
+    try:
+        match row["auth_type"]:
+            case "none":
+                return NoAuth()
+            case "api_key":
+                return ApiKeyAuth(header=row["api_key_header"], value=secret("api_key_value"))
+            case "custom_headers":
+                values = cast(dict[str, str], load(secret("custom_headers").get_secret_value()))
+                return CustomHeadersAuth(
+                    values={name: SecretStr(value) for name, value in values.items()}
+                )
+            case _:
+                return UnusableAuth()
+    except (UnknownKey, Tampered) as error:
+        log.warning("credentials cannot be read", server=row["slug"], error=str(error))
+        return UnusableAuth()
 
 
 def _journal_entry(row: dict[str, Any]) -> JournalEntry:

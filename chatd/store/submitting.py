@@ -1,6 +1,6 @@
 """Accepting a turn: into a new chat, into an existing one, or again under the same key."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from uuid import UUID
@@ -51,8 +51,11 @@ async def create_chat(
 ) -> Accepted:
     """Raises `BadRequest` for unknown servers or models; nothing is written then."""
     turn = new.turn
-    try:
-        row = await db.fetch_one(
+    row = await _written_or_known(
+        db,
+        actor,
+        once,
+        lambda: db.fetch_one(
             hot.CREATE_CHAT,
             chat_id,
             actor.user_id,
@@ -61,27 +64,29 @@ async def create_chat(
             turn.plan_mode or None,
             turn.model_config_id,
             turn.reasoning_effort,
-            list(dict.fromkeys(turn.mcp_server_ids)) if turn.mcp_server_ids is not None else None,
+            _distinct(turn.mcp_server_ids),
             dump(new.labels),
             new.client_type,
             turn_id,
             dump(turn.content),
             *_key(once),
             traceparent,
-        )
-    except asyncpg.UniqueViolationError as error:
-        if error.constraint_name != KEY_INDEX or once is None:
-            raise
-        if (known := await _repeated(db, actor, once)) is not None:
-            return known
-        return await create_chat(
-            db, actor, new, once, chat_id=chat_id, turn_id=turn_id, traceparent=traceparent
-        )
-    assert row is not None
+        ),
+    )
+    if isinstance(row, Accepted):
+        return row
     if row["id"] is None:
-        if once is not None and (known := await _repeated(db, actor, once)) is not None:
-            return known
         refuse_unusable(row, turn)
+    return Accepted(
+        turn=turn_view(row),
+        message=_user_message(row, actor),
+        chat=_new_chat(row, actor, new),
+        version=1,
+    )
+
+
+def _new_chat(row: Any, actor: Actor, new: NewChat) -> Any:
+    """The Chat object from what was just inserted: nothing has to be read again."""
     fields = {
         **row,
         "owner_id": actor.user_id,
@@ -93,12 +98,7 @@ async def create_chat(
         "archived": False,
         "pin_order": 0,
     }
-    return Accepted(
-        turn=turn_view(row),
-        message=_user_message(row, actor),
-        chat=chat_view({**fields, "id": row["chat_id"]}, status=row["status"]),
-        version=1,
-    )
+    return chat_view({**fields, "id": row["chat_id"]}, status=row["status"])
 
 
 async def submit_turn(
@@ -116,35 +116,29 @@ async def submit_turn(
     Raises `NotFound`, `Conflict` (archived; the key with another body), `BadRequest` (unknown
     servers or model), `TooMany` (the queue is full); nothing is written then.
     """
-    while True:
-        try:
-            row = await db.fetch_one(
-                hot.SUBMIT,
-                chat_id,
-                actor.user_id,
-                turn_id,
-                new.model_config_id,
-                new.reasoning_effort,
-                list(dict.fromkeys(new.mcp_server_ids)) if new.mcp_server_ids is not None else None,
-                new.plan_mode,
-                dump(new.content),
-                *_key(once),
-                traceparent,
-                MAX_QUEUED,
-            )
-        except asyncpg.UniqueViolationError as error:
-            if error.constraint_name != KEY_INDEX or once is None:
-                raise
-            if (known := await _repeated(db, actor, once)) is not None:
-                return known
-            continue
-        assert row is not None
-        if not row["found"]:
-            raise NotFound
-        if row["fresh"]:
-            break
+    row = await _written_or_known(
+        db,
+        actor,
+        once,
+        lambda: _fresh(
+            db,
+            chat_id,
+            actor.user_id,
+            turn_id,
+            new.model_config_id,
+            new.reasoning_effort,
+            _distinct(new.mcp_server_ids),
+            new.plan_mode,
+            dump(new.content),
+            *_key(once),
+            traceparent,
+            MAX_QUEUED,
+        ),
+    )
+    if isinstance(row, Accepted):
+        return row
     if row["id"] is None:
-        return await _known_or_refused(db, actor, once, row, new)
+        _refuse(row, new)
     return Accepted(
         turn=turn_view(row),
         message=_user_message(row, actor) if row["message_created_at"] is not None else None,
@@ -152,12 +146,38 @@ async def submit_turn(
     )
 
 
-async def _known_or_refused(
-    db: Database, actor: Actor, once: Once | None, row: Any, new: NewTurn
-) -> Accepted:
-    """A repeated request is answered as before, even if it would be refused now."""
-    if once is not None and (known := await _repeated(db, actor, once)) is not None:
-        return known
+async def _fresh(db: Database, *args: object) -> Any:
+    """Submit, again while the chat changed under the statement. Raises `NotFound`."""
+    while True:
+        row = await db.fetch_one(hot.SUBMIT, *args)
+        if row is None or not row["found"]:
+            raise NotFound
+        if row["fresh"]:
+            return row
+
+
+async def _written_or_known(
+    db: Database, actor: Actor, once: Once | None, write: Callable[[], Awaitable[Any]]
+) -> Any:
+    """The row that was written or refused, or the turn that this key has already made.
+
+    A repeated request is answered as before, even if it would be refused now.
+    """
+    while True:
+        try:
+            row = await write()
+        except asyncpg.UniqueViolationError as error:
+            if error.constraint_name != KEY_INDEX:
+                raise
+            row = None
+        if once is None or (row is not None and row["id"] is not None):
+            return row
+        known = await _repeated(db, actor, once)
+        if known is not None or row is not None:
+            return known or row
+
+
+def _refuse(row: Any, new: NewTurn) -> NoReturn:
     if row["archived"]:
         raise Conflict("Chat is archived.", detail="Unarchive the chat to send messages.")
     refuse_unusable(row, new)
@@ -213,6 +233,10 @@ async def _repeated(db: Database, actor: Actor, once: Once) -> Accepted | None:
         message=message_view(message) if message is not None else None,
         chat=await get_chat(db, actor.user_id, found["chat_id"]),
     )
+
+
+def _distinct(ids: tuple[UUID, ...] | None) -> list[UUID] | None:
+    return list(dict.fromkeys(ids)) if ids is not None else None
 
 
 def _key(once: Once | None) -> tuple[str | None, str | None, bytes | None]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from chatd import logs, telemetry
 from chatd.core.answers import Answer
 from chatd.core.deltas import Delta
-from chatd.core.errors import LeaseLost, TurnError, TurnFailed, turn_error
+from chatd.core.errors import LeaseLost, TurnError, TurnFailed, Unavailable, turn_error
 from chatd.core.messages import HistoryMessage
 from chatd.core.models import Model
 from chatd.core.tools import ToolResult
@@ -26,6 +26,7 @@ from chatd.loop import (
     Streamed,
     run_loop,
 )
+from chatd.store.work import owned
 from chatd.turn.deps import Control, TurnDeps
 from chatd.turn.record import Recorder
 from chatd.turn.resume import resume
@@ -161,6 +162,7 @@ class _Turn:
             chat_messages([loaded.system_prompt], history),
             toolbox.tools,
             effort=loaded.reasoning_effort,
+            still_mine=self._still_mine,
         )
         watch = ModelWatch(model, messages=len(history))
         try:
@@ -225,6 +227,13 @@ class _Turn:
         except LeaseLost:
             return False
         return True
+
+    async def _still_mine(self) -> bool:
+        """Before a model call is tried again: nobody pays for an answer that cannot be kept."""
+        try:
+            return bool(await owned(self._deps.db, [self._claim]))
+        except Unavailable:
+            return True
 
     def _runtime(self) -> int:
         return int((time.monotonic() - self._began) * 1000)

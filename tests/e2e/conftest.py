@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.e2e.fleet import Fleet, Process
 
 @pytest.fixture(scope="session")
 def fleet(services_folder: Path) -> Generator[Fleet]:
-    fleet = asyncio.run(Fleet.start(services_folder / "fleet"))
+    fleet = asyncio.run(Fleet.start(services_folder / f"fleet-{uuid4().hex[:8]}"))
     yield fleet
     asyncio.run(fleet.close())
 

@@ -1,0 +1,91 @@
+"""Claiming turns, loading their world, keeping their leases."""
+
+from chatd.store.hot.pieces import LEASE
+
+CLAIM = f"""
+WITH busy AS (
+    SELECT owner_id, count(*) AS turns FROM turns
+    WHERE status IN ('running', 'interrupting') GROUP BY owner_id
+), ranked AS (
+    SELECT t.id, t.pending_at, coalesce(busy.turns, 0)
+        + row_number() OVER (PARTITION BY t.owner_id ORDER BY t.pending_at) AS rank
+    FROM turns t LEFT JOIN busy USING (owner_id) WHERE t.status = 'pending'
+    ORDER BY rank, t.pending_at LIMIT 256
+), head AS (
+    SELECT t.id, t.chat_id FROM ranked JOIN turns t ON t.id = ranked.id
+        JOIN chats c ON c.id = t.chat_id
+    WHERE t.status = 'pending' AND NOT c.archived AND c.deleted_at IS NULL
+    ORDER BY ranked.rank, ranked.pending_at LIMIT $1
+    FOR NO KEY UPDATE OF t, c SKIP LOCKED
+), bump AS (
+    UPDATE chats c SET version = c.version + 1 FROM head WHERE c.id = head.chat_id
+    RETURNING c.id, c.version
+)
+UPDATE turns t SET status = 'running', worker_id = $2, attempt = t.attempt + 1,
+    lease_id = gen_random_uuid(), lease_expires_at = clock_timestamp() + {LEASE},
+    started_at = coalesce(t.started_at, clock_timestamp()), version = bump.version
+FROM head JOIN bump ON bump.id = head.chat_id
+WHERE t.id = head.id
+RETURNING t.id, t.chat_id, t.owner_id, t.lease_id, t.attempt, t.commits, t.version, t.traceparent,
+    extract(epoch FROM clock_timestamp() - t.pending_at)::float8 AS waited_s
+"""
+
+SERVER_ROW = """
+    jsonb_build_object('id', s.id, 'slug', s.slug, 'display_name', s.display_name,
+        'transport', s.transport, 'url', s.url, 'auth_type', s.auth_type, 'version', s.version,
+        'enabled', s.enabled, 'availability', s.availability,
+        'tool_allow_list', s.tool_allow_list, 'tool_deny_list', s.tool_deny_list,
+        'model_intent', s.model_intent, 'allow_in_plan_mode', s.allow_in_plan_mode,
+        'forward_coder_headers', s.forward_coder_headers,
+        'trust_annotations', s.trust_annotations,
+        'tool_timeout_seconds', s.tool_timeout_seconds, 'api_key_header', s.api_key_header,
+        'api_key_value', encode(s.api_key_value, 'base64'),
+        'api_key_value_key_id', s.api_key_value_key_id,
+        'custom_headers', encode(s.custom_headers, 'base64'),
+        'custom_headers_key_id', s.custom_headers_key_id)
+"""
+
+SERVERS = f"""
+    SELECT jsonb_agg({SERVER_ROW} ORDER BY s.slug) FROM mcp_server_configs s
+    WHERE s.id = ANY (t.mcp_server_ids) OR (s.enabled AND s.availability = 'force_on')
+"""
+
+LOAD = f"""
+SELECT t.id, t.chat_id, t.owner_id, t.plan_mode, t.reasoning_effort, t.mcp_server_ids, t.commits,
+    t.notices, t.started_at, t.first_token_at, c.system_prompt, c.parent_chat_id, c.root_chat_id,
+    (SELECT version FROM policy_state) AS policy_version,
+    m.id AS model_id, m.model, m.context_limit, m.options, m.enabled AND m.deleted_at IS NULL
+        AS model_enabled, p.id AS provider_id, p.provider, p.base_url, p.api_key, p.api_key_key_id,
+    p.enabled AS provider_enabled,
+    ({SERVERS}) AS servers,
+    (SELECT json_agg(json_build_object('role', h.role, 'content', h.content, 'step',
+            CASE WHEN h.turn_id = t.id THEN h.step END) ORDER BY h.id)
+        FROM chat_messages h
+        WHERE h.chat_id = t.chat_id AND NOT h.deleted AND h.visibility <> 'user') AS history,
+    (SELECT json_agg(json_build_object('step', j.step, 'position', j.position, 'state', j.state,
+            'tool_call_id', j.tool_call_id, 'tool_name', j.tool_name, 'safe', j.safe,
+            'arguments', j.arguments, 'server_id', j.server_id, 'result', j.result)
+            ORDER BY j.step, j.position)
+        FROM tool_calls j WHERE j.turn_id = t.id) AS journal
+FROM turns t JOIN chats c ON c.id = t.chat_id
+    LEFT JOIN model_configs m ON m.id = t.model_config_id
+    LEFT JOIN model_providers p ON p.id = m.provider_id
+WHERE t.id = $1 AND t.lease_id = $2
+"""
+
+RELOAD = f"""
+SELECT (SELECT version FROM policy_state) AS policy_version, ({SERVERS}) AS servers
+FROM turns t WHERE t.id = $1 AND t.lease_id = $2
+"""
+
+RENEW = f"""
+WITH mine AS (
+    SELECT t.id FROM turns t JOIN unnest($1::uuid[], $2::uuid[]) AS held(id, lease_id)
+        ON held.id = t.id AND held.lease_id = t.lease_id
+    FOR NO KEY UPDATE OF t SKIP LOCKED
+)
+UPDATE turns t SET lease_expires_at = clock_timestamp() + {LEASE} FROM mine WHERE t.id = mine.id
+RETURNING t.id, t.status, (SELECT version FROM policy_state) AS policy_version
+"""
+
+LEASES = "SELECT id, lease_id, status FROM turns WHERE id = ANY ($1::uuid[])"

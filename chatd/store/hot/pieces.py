@@ -1,0 +1,22 @@
+"""What several statements are made of."""
+
+LEASE = "interval '10 seconds'"
+
+ACTIVE = "('pending', 'running', 'interrupting', 'requires_action')"
+
+USABLE_MODEL = """
+    SELECT m.id FROM model_configs m JOIN model_providers p ON p.id = m.provider_id
+    WHERE m.deleted_at IS NULL AND m.enabled AND p.enabled
+"""
+
+TURN_COLUMNS = """
+    t.id, t.chat_id, t.status, t.attempt, t.plan_mode, t.model_config_id, t.mcp_server_ids,
+    t.reasoning_effort, t.content, t.user_message_id, t.queued_at, t.started_at, t.first_token_at,
+    t.finished_at, t.notices, t.error
+"""
+
+CHAT_COLUMNS = """
+    c.id, c.owner_id, c.parent_chat_id, c.root_chat_id, c.last_model_config_id,
+    c.last_reasoning_effort, c.title, c.plan_mode, c.client_type, c.created_at, c.updated_at,
+    c.archived, c.pin_order, c.mcp_server_ids, c.labels, c.version
+"""

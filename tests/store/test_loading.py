@@ -1,0 +1,52 @@
+"""Loading a turn: what cannot be used costs only itself."""
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from chatd.core.errors import TurnFailed
+from chatd.core.servers import ApiKeyAuth, UnusableAuth
+from chatd.store.db import Database
+from chatd.store.loading import TurnLoader
+from chatd.store.secrets import KeyRing
+from tests.seed import KEYS, make_seed, make_server
+
+WITH_KEY: dict[str, Any] = {
+    "auth_type": "api_key",
+    "api_key_header": "X-Key",
+    "api_key_value": SecretStr("s3cret"),
+    "availability": "force_on",
+}
+OTHER_KEYS = KeyRing({"other": b"o" * 32})
+
+
+async def test_a_servers_secret_is_read_with_its_key(db: Database) -> None:
+    await make_server(db, **WITH_KEY)
+    claim = await (await make_seed(db)).claimed()
+    (server,) = (await TurnLoader(db, KEYS).load(claim)).servers
+    assert server.auth == ApiKeyAuth(header="X-Key", value=SecretStr("s3cret"))
+
+
+async def test_a_server_whose_key_is_not_set_is_unusable_and_the_turn_loads(db: Database) -> None:
+    await make_server(db, **WITH_KEY)
+    claim = await (await make_seed(db)).claimed()
+    (server,) = (await TurnLoader(db, OTHER_KEYS).load(claim)).servers
+    assert server.auth == UnusableAuth()
+
+
+async def test_a_kind_of_credentials_not_known_here_is_unusable(db: Database) -> None:
+    await make_server(db, availability="force_on")
+    await db.fetch("UPDATE mcp_server_configs SET auth_type = 'oauth2'")
+    claim = await (await make_seed(db)).claimed()
+    (server,) = (await TurnLoader(db, KEYS).load(claim)).servers
+    assert server.auth == UnusableAuth()
+
+
+async def test_a_provider_key_that_cannot_be_read_fails_the_turn_and_says_so(db: Database) -> None:
+    claim = await (await make_seed(db)).claimed()
+    await db.fetch("UPDATE model_providers SET api_key = '\\x01', api_key_key_id = 'gone'")
+    with pytest.raises(TurnFailed) as failed:
+        await TurnLoader(db, KEYS).load(claim)
+    assert failed.value.error["kind"] == "missing_key"
+    assert "gone" not in failed.value.error["detail"]
