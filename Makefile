@@ -42,7 +42,7 @@ format: $(READY) ## put the code into shape
 bench: $(READY) ## measure: see bench/README.md
 	$(BIN)/python -m bench $(ARGS)
 
-# The whole environment, and of it what the image needs. Versions stay unless they must move, or
+# The whole environment, and of it what the image needs and what builds it. Versions stay unless they must move, or
 # `make lock ARGS=--upgrade`.
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock" $(ARGS)
@@ -51,6 +51,8 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashe
 lock: ## write the lock files again (needs uv)
 	$(LOCK) --all-extras pyproject.toml -o requirements.lock
 	$(LOCK) pyproject.toml -c requirements.lock -o docker/requirements.lock
+	grep '^hatchling==' requirements.lock | cut -d' ' -f1 \
+		| $(LOCK) - -c requirements.lock -o docker/build.lock
 
 .PHONY: install
 install: $(READY) ## only make .venv

@@ -24,7 +24,7 @@ import uvloop
 import drive as driver
 from bench import adapter
 
-PORT, MODEL, TOOLS = 9310, adapter.MODEL_PORT, 9201
+PORT, MODEL, TOOLS = 9310, 9110, 9211
 
 
 def cpu(pid: int) -> float:
@@ -67,7 +67,7 @@ def main():
     procs.append(start(spec["argv"], cwd=spec["cwd"]))
     try:
         up(MODEL, "/v1/models"); up(TOOLS, "/count"); up(PORT, "/readyz")
-        headers = spec["after"](PORT)["headers"]
+        headers = adapter.configure(PORT, adapter.RUN / f"chatd-{PORT}", TOOLS, model_port=MODEL)
         data = adapter.RUN / f"chatd-{PORT}"
         pids = json.loads((data / "bench.json").read_text())["pids"]
         driver.ASK.update(adapter.ASK)

@@ -16,7 +16,9 @@ class Relay:
         self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lose_answers = False
-        self.port = 0
+        self._refuses = False
+        self.refused = 0
+        """Connections turned away so far."""
 
     def cut(self) -> None:
         """Clients find their connections broken; the server's ends stay open."""
@@ -24,11 +26,23 @@ class Relay:
             client.transport.abort()
         self._clients.clear()
 
+    def refuse(self) -> None:
+        """No connection stays, and no new one is taken."""
+        self._refuses = True
+        self.cut()
+
+    def accept(self) -> None:
+        self._refuses = False
+
     def lose_next_answer(self) -> None:
         """What the server says next is lost, with the connection it was said on."""
         self._lose_answers = True
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refuses:
+            self.refused += 1
+            writer.transport.abort()
+            return
         upstream, server = await asyncio.open_connection(*self._to)
         self._clients.add(writer)
         for passing in (self._pass(reader, server), self._answer(upstream, writer)):

@@ -1,18 +1,29 @@
 """One reader of a chat: what it has seen, and what each entry or changed row means for it."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import orjson
 
 from chatd.api.frames import Cursor, frame, from_row
+from chatd.core.events import EventType
 from chatd.core.turns import ACTIVE, ENDED, chat_status
 from chatd.store.following import ChatState, TurnState
 from chatd.stream.entry import Entry, Event
 
 _ENDED = {status.value for status in ENDED}
 _ACTIVE = {status.value for status in ACTIVE}
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An event made from rows; `message_id` if it is a message."""
+
+    event: Event
+    turn_id: str | None
+    message_id: int = 0
 
 
 class Reader:
@@ -110,26 +121,43 @@ class Reader:
 
         `repeat`: for a reader that comes back; its status is said again, its preview withdrawn.
         """
-        frames: list[bytes] = []
         since = self.cursor.version
         current = state.turns[-1] if state.turns else None
+        told: list[_Told] = []
         if current is not None:
             self._shown = self._shown or (repeat and since > 0)
-            frames.append(self._reset_if_moved(current, always=repeat))
-        frames.append(self._messages(state))
+            told += self._withdrawn_if_moved(current, always=repeat)
+        told += self._messages(state)
         queue = orjson.dumps(state.queue)
         if queue != self._queue:
             self._queue = queue
-            frames.append(self._row("queue_update", None, {"queued_messages": state.queue}))
+            told.append(self._row("queue_update", None, {"queued_messages": state.queue}))
         for turn in state.turns:
-            said_again = turn is current and repeat
-            first_time = not since and (turn is current or turn.view["id"] == self.only)
-            if (since and turn.version > since) or said_again or first_time:
-                frames.append(self._turn_frames(turn, state.turns))
-        self.cursor = self.cursor.at(version=state.version)
+            if self._tells_of(turn, since, is_current=turn is current, repeat=repeat):
+                told += self._turn_rows(turn, state.turns)
         if current is not None:
             self._track(current.view["id"], current.view["attempt"], current.commits)
         self.behind = False
+        return self._framed(told, state.version)
+
+    def _tells_of(self, turn: TurnState, since: int, *, is_current: bool, repeat: bool) -> bool:
+        """A first snapshot tells of the current turn only; later, every change is told."""
+        if is_current and (repeat or not since):
+            return True
+        if not since and not repeat:
+            return turn.view["id"] == self.only
+        return turn.version > since
+
+    def _framed(self, told: list[_Told], version: int) -> bytes:
+        """Only the last frame's cursor says that the rows were told completely."""
+        frames: list[bytes] = []
+        for place, row in enumerate(told, 1):
+            if row.message_id:
+                self.cursor = self.cursor.at(message_id=row.message_id)
+            if place == len(told):
+                self.cursor = self.cursor.at(version=version)
+            frames.append(self._frame(self.cursor, row.event, row.turn_id))
+        self.cursor = self.cursor.at(version=version)
         return b"".join(frames)
 
     def restart(self) -> bytes:
@@ -137,14 +165,11 @@ class Reader:
         self.cursor = Cursor()
         self._queue = b""
         self._shown = False
-        return self._row("history_reset", None, {})
+        return frame(self.cursor, from_row("history_reset", self.chat_id, None, {}))
 
     def withdraw(self) -> bytes:
         """Take back the preview, if one is shown."""
-        if not self._shown:
-            return b""
-        self._shown = False
-        return self._row("preview_reset", None, {})
+        return b"".join(frame(self.cursor, row.event) for row in self._withdrawn())
 
     def replay(self, entries: Iterable[Entry]) -> bytes:
         """The running step's preview so far, from its first part or not at all."""
@@ -160,31 +185,46 @@ class Reader:
         data = {"error": {"kind": kind, "message": message, "retryable": False}}
         return frame(self.cursor, from_row("error", self.chat_id, None, data))
 
-    def _messages(self, state: ChatState) -> bytes:
-        frames: list[bytes] = []
-        begins = self.cursor == Cursor()
-        for message in state.messages:
-            self.cursor = self.cursor.at(message_id=message["id"])
-            data: dict[str, Any] = {"message": message}
-            if begins and not frames:
-                data["has_more"] = state.has_more
-            frames.append(self._row("message", message["turn_id"], data))
-        return b"".join(frames)
+    def _withdrawn(self) -> list[_Told]:
+        if not self._shown:
+            return []
+        self._shown = False
+        return [self._row("preview_reset", None, {})]
 
-    def _turn_frames(self, turn: TurnState, turns: list[TurnState]) -> bytes:
+    def _withdrawn_if_moved(self, turn: TurnState, *, always: bool) -> list[_Told]:
+        now = (turn.view["id"], turn.view["attempt"], turn.commits)
+        moved = now != (self._turn, self._attempt, self._commits)
+        return self._withdrawn() if moved or always else []
+
+    def _messages(self, state: ChatState) -> list[_Told]:
+        told: list[_Told] = []
+        for message in state.messages:
+            data: dict[str, Any] = {"message": message}
+            if self.cursor == Cursor() and not told:
+                data["has_more"] = state.has_more
+            told.append(self._row("message", message["turn_id"], data, message["id"]))
+        return told
+
+    def _turn_rows(self, turn: TurnState, turns: list[TurnState]) -> list[_Told]:
         view = turn.view
-        frames = [self._turn_row("turn", view, {"turn": view})]
-        if view["error"] is not None:
-            frames.append(self._turn_row("error", view, {"error": view["error"]}))
         active = next((t.view["status"] for t in turns if t.view["status"] in _ACTIVE), None)
         status = {
             "status": view["status"],
             "chat_status": chat_status(active, turns[-1].view["status"]),
         }
-        frames.append(self._turn_row("status", view, status))
+        rows: list[tuple[EventType, dict[str, Any]]] = [("turn", {"turn": view})]
+        if view["error"] is not None:
+            rows.append(("error", {"error": view["error"]}))
+        rows.append(("status", status))
         if view["id"] == self.only and view["status"] in _ENDED:
             self.finished = True
-        return b"".join(frames)
+        return [_Told(from_row(kind, self.chat_id, view, data), view["id"]) for kind, data in rows]
+
+    def _row(
+        self, kind: EventType, turn_id: str | None, data: dict[str, Any], message_id: int = 0
+    ) -> _Told:
+        turn = {"id": turn_id, "attempt": 0} if turn_id is not None else None
+        return _Told(from_row(kind, self.chat_id, turn, data), turn_id, message_id)
 
     # --- both
 
@@ -198,18 +238,6 @@ class Reader:
     def _reset_if_other(self, turn_id: str | None, attempt: int) -> bytes:
         other = (turn_id, attempt) != (self._turn, self._attempt)
         return self.withdraw() if other else b""
-
-    def _reset_if_moved(self, turn: TurnState, *, always: bool) -> bytes:
-        now = (turn.view["id"], turn.view["attempt"], turn.commits)
-        moved = now != (self._turn, self._attempt, self._commits)
-        return self.withdraw() if moved or always else b""
-
-    def _turn_row(self, kind: Any, view: Any, data: dict[str, Any]) -> bytes:
-        return self._frame(self.cursor, from_row(kind, self.chat_id, view, data), view["id"])
-
-    def _row(self, kind: Any, turn_id: str | None, data: dict[str, Any]) -> bytes:
-        turn = {"id": turn_id, "attempt": 0} if turn_id is not None else None
-        return self._frame(self.cursor, from_row(kind, self.chat_id, turn, data), turn_id)
 
     def _frame(self, cursor: Cursor, event: Event, turn_id: str | None) -> bytes:
         if self.only is not None and turn_id is not None and turn_id != self.only:

@@ -169,6 +169,8 @@ class Streams:
         """Redis position first, then the rows: what is published meanwhile waits in the queue."""
         preview = await self.hub.preview(chat_id)
         known = Cursor.parse(cursor) if cursor is not None else None
+        if known == Cursor():
+            known = cursor = None  # it hung up before it was told anything
         after = known.message_id if known is not None else after_id
         state = await read_state(self.db, chat_id, after)
         if state is None:

@@ -174,13 +174,14 @@ def test_a_start_after_a_kill_does_not_trip_over_what_was_left(data: Path) -> No
 def test_a_real_model_takes_the_place_of_the_scripted_one(data: Path, other_model: Served) -> None:
     with Dev.started(data):
         pass
-    given = {"OPENAI_BASE_URL": other_model.url, "OPENAI_API_KEY": "k", "OPENAI_MODEL": "m-1"}
-    with Dev.started(data, **given) as dev:
+    elsewhere = {"OPENAI_BASE_URL": other_model.url, "OPENAI_MODEL": "scripted-model"}
+    with Dev.started(data, OPENAI_API_KEY="any", **elsewhere) as dev:
         assert dev.described()["model_url"] == other_model.url
         with dev.http() as http:
             (provider,) = http.get("/chats/models").json()["providers"]
         (model,) = provider["models"]
-        assert (model["model"], model["is_default"]) == ("m-1", True)
+        assert provider["display_name"] == "OPENAI_BASE_URL"
+        assert model["is_default"]
         assert texts(dev.ask("/say from elsewhere")) == "from elsewhere"
     with Dev.started(data) as dev:
         assert texts(dev.ask("/say from here")) == "from here"

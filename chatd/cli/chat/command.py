@@ -1,0 +1,135 @@
+"""The `chat` command: where to send the message, what to say with it, what to show."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+
+from chatd.cli.chat.conversation import Conversation, Event
+from chatd.cli.chat.screen import Screen
+from chatd.cli.chat.telling import Telling
+from chatd.core.errors import ChatdError
+
+Text = Annotated[
+    str | None, typer.Argument(help="What to say; - reads it from stdin. Without: a prompt.")
+]
+Chat = Annotated[str | None, typer.Option(help="Go on with this chat.")]
+Plan = Annotated[bool | None, typer.Option("--plan/--no-plan", help="Plan mode, from now on.")]
+Model = Annotated[str | None, typer.Option(help="A model's name or config id.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the events, a line of JSON each.")]
+Url = Annotated[str | None, typer.Option(envvar="CHATD_URL", help="Where chatd is.")]
+Token = Annotated[str | None, typer.Option(envvar="CHATD_TOKEN", help="An API token.")]
+DataDir = Annotated[
+    Path, typer.Option(help="Without URL and token: the data directory of a `chatd dev`.")
+]
+
+
+class Nowhere(ChatdError):
+    """There is no server, model or text to go on with."""
+
+    code = "usage"
+
+
+def chat(
+    text: Text = None,
+    chat: Chat = None,
+    plan: Plan = None,
+    model: Model = None,
+    json: Json = False,
+    url: Url = None,
+    token: Token = None,
+    data_dir: DataDir = Path(".chatd"),
+) -> None:
+    """Say something and watch the answer stream in."""
+    url, token = _where(url, token, data_dir)
+    with closing(Conversation(url, token, chat)) as conversation:
+        options: dict[str, Any] = {}
+        if plan is not None:
+            options["plan_mode"] = "plan" if plan else ""
+        if model is not None:
+            options["model_config_id"] = _model(conversation, model)
+        if text is None:
+            completed = _converse(conversation, options, json=json)
+        else:
+            said = sys.stdin.read() if text == "-" else text
+            completed = _turn(conversation, said, options, json=json)
+        if conversation.chat_id is not None and not json:
+            Screen().line(f"\nTo go on: chatd chat --chat {conversation.chat_id}", style="dim")
+    if not completed:
+        raise typer.Exit(1)
+
+
+def _where(url: str | None, token: str | None, data_dir: Path) -> tuple[str, str]:
+    if url and token:
+        return url, token
+    if url:
+        # Nobody else's server gets the token of the one that runs here.
+        raise Nowhere("A token is needed.", detail="Set CHATD_TOKEN, or use --token.")
+    file = data_dir / "dev.json"
+    if not file.exists():
+        raise Nowhere(
+            "There is no chatd to talk to.",
+            detail=f"Start `chatd dev` ({file} is not there), or set CHATD_URL and CHATD_TOKEN.",
+        )
+    described = orjson.loads(file.read_bytes())
+    return described["url"], token or described["member_token"]
+
+
+def _model(conversation: Conversation, wanted: str) -> str:
+    models = conversation.models()
+    for model in models:
+        if wanted in (model["id"], model["model"], model["display_name"]):
+            return model["id"]
+    names = ", ".join(model["model"] for model in models) or "none"
+    raise Nowhere(f"There is no model {wanted}.", detail=f"There are: {names}.")
+
+
+def _converse(conversation: Conversation, options: dict[str, Any], *, json: bool) -> bool:
+    """A turn for each line. What goes wrong with one is said, and the next may be better."""
+    completed = True
+    for line in _lines():
+        try:
+            completed = _turn(conversation, line, options, json=json)
+        except ChatdError as error:
+            completed = False
+            Screen().aside(f"{error.message} {error.detail}".strip(), style="red")
+    return completed
+
+
+def _lines() -> Iterator[str]:
+    prompt = "> " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            line = input(prompt)
+        except (EOFError, KeyboardInterrupt):
+            return
+        if line.strip():
+            yield line
+
+
+def _turn(conversation: Conversation, text: str, options: dict[str, Any], *, json: bool) -> bool:
+    """Whether it completed."""
+    if not text.strip():
+        raise Nowhere("There is nothing to say.")
+    body = {"content": [{"type": "text", "text": text}], **options}
+    screen = Screen()
+    show = _print if json else Telling(screen).take
+    last: Event | None = None
+    try:
+        with closing(conversation.say(body)) as events:
+            for last in events:
+                show(last)
+    except KeyboardInterrupt:
+        screen.aside("Not watching any longer; the turn goes on.")
+    finally:
+        screen.rest()
+    return last is not None and last.data.get("status") == "completed"
+
+
+def _print(event: Event) -> None:
+    if event.id:
+        typer.echo(orjson.dumps({"event": event.name, "id": event.id, "data": event.data}))

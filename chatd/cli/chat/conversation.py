@@ -1,0 +1,203 @@
+"""The client's side of a chat: send a message once, follow its turn through lost connections."""
+
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import orjson
+
+from chatd.core.errors import ChatdError
+from chatd.core.turns import ENDED
+
+PREFIX = "/api/experimental"
+CONNECT_S = 10
+SILENCE_S = 45
+"""The server says something every 15 s, if only a comment."""
+
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 5.0
+GIVE_UP_S = 60.0
+"""Without a single event."""
+
+LATER = {429, 502, 503, 504}
+
+_ENDED = {status.value for status in ENDED}
+_EVENTS = {"Accept": "text/event-stream"}
+
+
+class Refused(ChatdError):
+    """The server said no; the message is its own."""
+
+    code = "refused"
+
+
+class Unreachable(ChatdError):
+    """Nobody answers, or not for long enough."""
+
+    code = "unreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One server-sent event. `lost` is ours: the connection broke, and we try again."""
+
+    name: str
+    data: dict[str, Any]
+    id: str = ""
+
+
+class _TryAgain(Exception):
+    """The server cannot answer now."""
+
+
+class Conversation:
+    """One chat, from the first message on. `chat_id` is None until there is one."""
+
+    def __init__(self, url: str, token: str, chat_id: str | None = None) -> None:
+        self.chat_id = chat_id
+        self._url = url
+        self._http = httpx2.Client(
+            base_url=url.rstrip("/") + PREFIX,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=httpx2.Timeout(CONNECT_S, read=SILENCE_S),
+            # What runs on this machine is not behind a proxy.
+            trust_env=httpx2.URL(url).host not in {"127.0.0.1", "localhost", "::1"},
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def models(self) -> list[dict[str, Any]]:
+        """What there is to choose from. Raises `Refused`, `Unreachable`."""
+        with self._reached():
+            answer = self._http.get("/chats/models")
+        if not answer.is_success:
+            raise _refusal(answer)
+        return [model for provider in answer.json()["providers"] for model in provider["models"]]
+
+    def say(self, body: dict[str, Any]) -> Generator[Event]:
+        """Send a message and yield its turn's events, to the last one.
+
+        Raises `Refused`, and `Unreachable` when a connection cannot be had again.
+        """
+        turn = _Turn(self.chat_id, body)
+        quiet_since, pause = time.monotonic(), FIRST_PAUSE_S
+        while True:
+            try:
+                for event in self._events(turn):
+                    quiet_since, pause = time.monotonic(), FIRST_PAUSE_S
+                    self.chat_id = turn.chat_id
+                    yield event
+            except httpx2.ConnectError as error:
+                if turn.unsent:
+                    raise self._nobody() from error
+            except (httpx2.TransportError, _TryAgain):
+                turn.unsent = False
+            if turn.ended:
+                return
+            if time.monotonic() - quiet_since > GIVE_UP_S:
+                raise Unreachable("The connection is lost.", detail="The turn goes on without us.")
+            yield Event("lost", {})
+            time.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    def _events(self, turn: "_Turn") -> Iterator[Event]:
+        with self._http.stream(**turn.request()) as answer:
+            if answer.status_code in LATER and not turn.refusable(answer.status_code):
+                raise _TryAgain
+            if not answer.is_success:
+                answer.read()
+                raise _refusal(answer)
+            turn.unsent = False
+            for event in _parse(answer.iter_bytes()):
+                if turn.concerns(event):
+                    yield event
+                if turn.ended:
+                    return
+
+    @contextmanager
+    def _reached(self) -> Generator[None]:
+        try:
+            yield
+        except httpx2.TransportError as error:
+            raise self._nobody() from error
+
+    def _nobody(self) -> Unreachable:
+        return Unreachable(f"Nobody answers at {self._url}.", detail="Is `chatd dev` running?")
+
+
+class _Turn:
+    """How far we are with one message: what to ask for next, and which events are about it."""
+
+    def __init__(self, chat_id: str | None, body: dict[str, Any]) -> None:
+        self.chat_id = chat_id
+        self.unsent = True
+        self.ended = False
+        self._path = f"/chats/{chat_id}/messages" if chat_id else "/chats"
+        self._body = body
+        # The same message again, when we do not know whether the first one arrived.
+        self._key = uuid4().hex
+        self._id: str | None = None
+        self._cursor = ""
+
+    def request(self) -> dict[str, Any]:
+        if self._id is None:
+            headers = _EVENTS | {"Idempotency-Key": self._key}
+            return {"method": "POST", "url": self._path, "json": self._body, "headers": headers}
+        headers = _EVENTS | {"Last-Event-ID": self._cursor}
+        return {"method": "GET", "url": f"/chats/{self.chat_id}/stream", "headers": headers}
+
+    def refusable(self, status: int) -> bool:
+        """A full queue is an answer, not a reason to knock again and again."""
+        return status == httpx2.codes.TOO_MANY_REQUESTS.value and self._id is None
+
+    def concerns(self, event: Event) -> bool:
+        """Whether the event is about this turn; takes note of where it leaves us."""
+        self._cursor = event.id or self._cursor
+        if self._id is None and event.name == "turn":
+            self._id = event.data["turn"]["id"]
+            self.chat_id = event.data["turn"]["chat_id"]
+            return True
+        if event.data.get("turn_id") not in (None, self._id):
+            return False
+        match event.name:
+            case "status":
+                self.ended = event.data["status"] in _ENDED
+            case "action_required" | "history_reset":
+                self.ended = True
+            case "chat_error":
+                # Without a turn it is about the stream: we may not follow any longer.
+                self.ended = event.data["turn_id"] is None
+            case _:
+                pass
+        return True
+
+
+def _parse(chunks: Iterable[bytes]) -> Iterator[Event]:
+    """Our server writes one line a field and ends it with LF; comments keep us awake."""
+    fields = dict[bytes, bytes]()
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line:
+                name, _, value = line.partition(b": ")
+                fields[name] = value
+            elif b"data" in fields:
+                data = orjson.loads(fields[b"data"])
+                yield Event(fields[b"event"].decode(), data, fields[b"id"].decode())
+                fields.clear()
+
+
+def _refusal(answer: httpx2.Response) -> Refused:
+    try:
+        problem = orjson.loads(answer.content)
+        lines = [problem["detail"]]
+        lines += [f"{each['field']}: {each['detail']}" for each in problem["validations"]]
+        return Refused(problem["message"], detail="\n".join(filter(None, lines)))
+    except (ValueError, KeyError, TypeError):
+        return Refused(f"The server answers {answer.status_code}; is it a chatd?")

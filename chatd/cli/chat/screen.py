@@ -1,0 +1,64 @@
+"""What a person sees: the answer as it arrives, in colour on a terminal and plain elsewhere."""
+
+import re
+
+from rich.console import Console
+from rich.status import Status
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Screen:
+    """The answer goes to stdout, asides to stderr; a spinner only where somebody looks."""
+
+    def __init__(self) -> None:
+        self._out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self._aside = Console(
+            stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False
+        )
+        self._spinner: Status | None = None
+        self._midline = False
+
+    def wait(self, why: str) -> None:
+        """Spin until something is written. Not in the middle of a line: text comes next there."""
+        if not self._out.is_terminal or self._midline:
+            return
+        if self._spinner is None:
+            self._spinner = self._out.status("")
+            self._spinner.start()
+        self._spinner.update(_clean(why))
+
+    def rest(self) -> None:
+        """Stop spinning, and begin a new line if the last one has no end."""
+        self._still()
+        if self._midline:
+            self._midline = False
+            self._out.print()
+
+    def text(self, piece: str) -> None:
+        """More of the answer; a line is not ended before the answer ends it."""
+        piece = _clean(piece)
+        if piece:
+            self._still()
+            self._out.print(piece, end="")
+            self._out.file.flush()
+            self._midline = not piece.endswith("\n")
+
+    def line(self, text: str, style: str = "") -> None:
+        self.rest()
+        self._out.print(_clean(text), style=style)
+
+    def aside(self, text: str, style: str = "yellow") -> None:
+        """Something that is no part of the conversation."""
+        self.rest()
+        self._aside.print(_clean(text), style=style)
+
+    def _still(self) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+            self._spinner = None
+
+
+def _clean(text: str) -> str:
+    """Models and tools must not steer a terminal."""
+    return _CONTROL.sub("", text)

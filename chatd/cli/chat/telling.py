@@ -1,0 +1,132 @@
+"""One turn's events, told: every piece of text once, also when a stream begins again."""
+
+from typing import Any, Protocol
+
+from chatd.cli.chat.conversation import Event
+
+SHOWN = 300
+"""Characters of a tool's arguments or result."""
+
+
+class Screen(Protocol):
+    def wait(self, why: str) -> None: ...
+    def rest(self) -> None: ...
+    def text(self, piece: str) -> None: ...
+    def line(self, text: str, style: str = "") -> None: ...
+    def aside(self, text: str, style: str = "yellow") -> None: ...
+
+
+class Telling:
+    """Takes the events of one turn in their order."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._told = ""
+        """Text of the running step that is on the screen."""
+        self._text = ""
+        """Text of the running step as the server tells it: again from the start after a reset."""
+        self._results = set[str]()
+        self._messages = 0
+
+    def take(self, event: Event) -> None:
+        data = event.data
+        match event.name:
+            case "turn":
+                queued = data["turn"]["status"] == "queued"
+                first = "the turn before this one" if queued else "a worker"
+                self._screen.wait(f"waiting for {first}")
+            case "status":
+                self._screen.wait("thinking")
+            case "message_part":
+                self._part(data["part"])
+            case "message":
+                self._message(data["message"])
+            case "preview_reset":
+                self._text = ""
+            case "lost":
+                self._screen.wait("connection lost, trying again")
+            case _:
+                self._aside(event.name, data)
+
+    def _part(self, part: dict[str, Any]) -> None:
+        match part["type"]:
+            case "text":
+                self._say(part["text"])
+            case "tool-call":
+                if part.get("tool_name"):
+                    self._screen.wait(f"calling {part['tool_name']}")
+            case "tool-result":
+                self._result(part)
+            case _:
+                self._screen.wait("thinking")
+
+    def _say(self, piece: str) -> None:
+        self._text += piece
+        if self._told.startswith(self._text):
+            return
+        if not self._text.startswith(self._told):
+            # Another answer than the one that was withdrawn.
+            self._screen.rest()
+            self._told = ""
+        self._screen.text(self._text[len(self._told) :])
+        self._told = self._text
+
+    def _message(self, message: dict[str, Any]) -> None:
+        # A stream that begins again may repeat the last one.
+        if message["id"] <= self._messages:
+            return
+        self._messages = message["id"]
+        if message["role"] == "assistant":
+            self._step(message["content"])
+        for part in message["content"]:
+            if part["type"] == "tool-result":
+                self._result(part)
+
+    def _step(self, parts: list[dict[str, Any]]) -> None:
+        """A committed answer: what of it was not shown yet, and the calls it makes."""
+        self._text = ""
+        self._say("".join(part["text"] for part in parts if part["type"] == "text"))
+        self._told = self._text = ""
+        self._screen.rest()
+        calls = [part for part in parts if part["type"] == "tool-call"]
+        for call in calls:
+            self._screen.line(f"→ {call['tool_name']} {_short(call['args'])}", style="cyan")
+        if calls:
+            names = ", ".join(call["tool_name"] for call in calls)
+            self._screen.wait(f"running {names}")
+
+    def _result(self, part: dict[str, Any]) -> None:
+        if part["tool_call_id"] in self._results:
+            return
+        self._results.add(part["tool_call_id"])
+        media = "".join(f" [{each['media_type']}]" for each in part.get("media", ()))
+        style = "red" if part["is_error"] else "green"
+        self._screen.line(f"← {part['tool_name']} {_short(part['result'])}{media}", style=style)
+        self._screen.wait("thinking")
+
+    def _aside(self, name: str, data: dict[str, Any]) -> None:
+        match name:
+            case "notice":
+                self._screen.aside(f"Note: {data['message'] or data['code']}")
+            case "retry":
+                retry = data["retry"]
+                seconds = retry["delay_ms"] / 1000
+                self._screen.aside(f"{retry['error']['message']} Again in {seconds:.1f} s.")
+            case "chat_error":
+                error = data["error"]
+                told = " ".join(filter(None, (error["message"], error.get("detail", ""))))
+                self._screen.aside(f"Error: {told}", style="red")
+            case "action_required":
+                self._screen.aside("The turn waits for an answer that this client cannot give.")
+            case "history_reset":
+                self._screen.aside(
+                    "The chat was changed elsewhere; this turn is part of it no more."
+                )
+            case _:
+                pass
+
+
+def _short(text: str) -> str:
+    """On one line, and not all of it."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]} … ({len(text)} characters)"
