@@ -32,13 +32,17 @@ def system(*options: str) -> Callable[[int, int], Spec]:
 
     def spec(port: int, tool_port: int) -> Spec:
         data = RUN / f"chatd-{port}"
+
+        def after(port: int) -> Spec:
+            return {"headers": configure(port, data, tool_port)}
+
         argv = [PYTHON, "-m", "bench.serve", "--port", str(port), "--data", str(data), *options]
         return {
             "argv": argv,
             "cwd": str(HERE.parent),
             "ready": "/readyz",
             "ask": "chatd",
-            "after": lambda port: {"headers": configure(port, data, tool_port)},
+            "after": after,
         }
 
     return spec

@@ -1,45 +1,79 @@
-"""Where a cell's CPU goes: per process, and with --spy per function (py-spy).
+"""Where a cell's CPU goes: per process, and with --spy per function (py-spy's raw stacks).
 
-Runs in the harness's environment: `$BENCH_VENVS/core/bin/python bench/split.py S1:64 --spy`.
+`$BENCH_VENVS/core/bin/python -m bench.split S1:64 S3:200 --spy /tmp/stacks`
 """
 
 import argparse
-import asyncio
 import json
 import os
 import subprocess
 import sys
 import time
-from collections import Counter
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [
-    str(HERE.parent),
-    os.environ.get("SHARED_BENCH", str(HERE.parents[1] / "shared/bench")),
-]
-
 import uvloop
-import drive as driver
-from bench import adapter
 
+from bench import adapter, shared
+
+# Not those of the harness: it may be running.
 PORT, MODEL, TOOLS = 9310, 9110, 9211
+START_S = 90.0
+SPIED = ("worker-0", "api-0")
+SHOWN = ("turns_s", "added_ttft_p50", "added_ttft_p99", "pre_llm_p50", "end_lag_p50", "cpu_ms_turn")
 
 
-def cpu(pid: int) -> float:
-    return driver.cpu_s(driver.tree(pid))
+@dataclass(frozen=True)
+class System:
+    pid: int
+    headers: bytes
+    pids: dict[str, int]
+    """Of its processes, by name."""
 
 
-def start(argv, **kw):
-    return subprocess.Popen(argv, **kw)
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cells", nargs="+", help="as S1:64")
+    parser.add_argument("--secs", type=float, default=4)
+    parser.add_argument("--reps", type=int, default=1)
+    parser.add_argument("--spy", default="", help="prefix of the files with stacks")
+    options = parser.parse_args()
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        system = _start(processes)
+        for cell in options.cells:
+            scenario, conc = cell.split(":")
+            _drive(system, scenario, min(int(conc), 16), 1)
+            for _ in range(options.reps):
+                _measure(system, scenario, int(conc), options.secs, options.spy)
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in reversed(processes):
+            process.wait(15)
 
 
-def up(port, path="/"):
-    import urllib.error
-    import urllib.request
+def _start(processes: list[subprocess.Popen[bytes]]) -> System:
+    model = [sys.executable, str(shared.FOLDER / "fake_llm.py"), "--port", str(MODEL)]
+    tools = [sys.executable, str(shared.FOLDER / "tool_server.py"), "--kind", "fast"]
+    processes.append(subprocess.Popen(model))
+    processes.append(subprocess.Popen([*tools, "--port", str(TOOLS)]))
+    spec = adapter.system()(PORT, TOOLS)
+    processes.append(subprocess.Popen(spec["argv"], cwd=spec["cwd"]))
+    _until_up(MODEL, "/v1/models")
+    _until_up(TOOLS, "/count")
+    _until_up(PORT, "/readyz")
+    data = adapter.RUN / f"chatd-{PORT}"
+    headers = adapter.configure(PORT, data, TOOLS, model_port=MODEL)
+    return System(processes[-1].pid, headers, json.loads((data / "bench.json").read_text())["pids"])
 
-    end = time.monotonic() + 60
+
+def _until_up(port: int, path: str) -> None:
+    end = time.monotonic() + START_S
     while time.monotonic() < end:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2).read()
@@ -48,55 +82,73 @@ def up(port, path="/"):
             return
         except OSError:
             time.sleep(0.1)
-    raise SystemExit(f"nothing on {port}")
+    raise SystemExit(f"nothing answers on port {port}")
 
 
-def main():
-    ap = argparse.ArgumentParser()
-    ap.add_argument("cells", nargs="+")
-    ap.add_argument("--secs", type=float, default=4)
-    ap.add_argument("--spy", default="", help="prefix of output files: spy while driving")
-    ap.add_argument("--reps", type=int, default=1)
-    a = ap.parse_args()
-    shared = Path(driver.__file__).parent
-    procs = [
-        start([sys.executable, str(shared / "fake_llm.py"), "--port", str(MODEL)]),
-        start([sys.executable, str(shared / "tool_server.py"), "--kind", "fast", "--port", str(TOOLS)]),
+def _drive(system: System, scenario: str, conc: int, secs: float) -> dict[str, Any]:
+    driver = shared.load("drive")
+    driver.ASK.update(adapter.ASK)
+    ports = {"llm_port": MODEL, "tool_port": TOOLS}
+    return uvloop.run(
+        driver.drive(
+            "chatd",
+            "chatd",
+            PORT,
+            system.pid,
+            scenario,
+            conc,
+            secs,
+            ports,
+            headers=system.headers,
+        )
+    )
+
+
+def _measure(system: System, scenario: str, conc: int, secs: float, spy: str) -> None:
+    watching = [
+        _spy(system.pids[name], f"{spy}-{scenario}-{conc}-{name}.raw", int(secs))
+        for name in SPIED
+        if spy
     ]
-    spec = adapter.system()(PORT, TOOLS)
-    procs.append(start(spec["argv"], cwd=spec["cwd"]))
+    before = _cpu(system)
+    result = _drive(system, scenario, conc, secs)
+    turns = max(1, result["turns"])
+    after = _cpu(system)
+    for process in watching:
+        process.wait()
+    split = {name: round((after[name] - before[name]) / turns, 2) for name in after}
+    shown = " ".join(f"{name} {result[name]}" for name in SHOWN)
+    streams = f" streams/CPU-s {result['streams_per_cpu']}" if "streams_per_cpu" in result else ""
+    bad = sum(result["errors"].values()) + result["bad"]
+    sys.stdout.write(
+        f"{scenario}:{conc} {shown}{streams} others {result['foreign_cores']} failed {bad}\n"
+        f"    CPU-ms/turn {split}\n"
+    )
+    sys.stdout.flush()
+
+
+def _cpu(system: System) -> dict[str, float]:
+    """CPU-ms used so far; finer than the harness's own figure, which has ticks of 10 ms."""
+    tree = shared.load("drive").tree
+    return {name: sum(map(_spent, tree(pid))) for name, pid in system.pids.items()}
+
+
+def _spent(pid: int) -> float:
     try:
-        up(MODEL, "/v1/models"); up(TOOLS, "/count"); up(PORT, "/readyz")
-        headers = adapter.configure(PORT, adapter.RUN / f"chatd-{PORT}", TOOLS, model_port=MODEL)
-        data = adapter.RUN / f"chatd-{PORT}"
-        pids = json.loads((data / "bench.json").read_text())["pids"]
-        driver.ASK.update(adapter.ASK)
-        cfg = {"llm_port": MODEL, "tool_port": TOOLS}
-
-        def cell(sc, conc, secs):
-            return uvloop.run(driver.drive("chatd", "chatd", PORT, procs[-1].pid, sc, conc, secs, cfg, headers=headers))
-
-        for c in a.cells:
-            sc, conc = c.split(":")
-            cell(sc, min(int(conc), 16), 1)
-            for rep in range(a.reps):
-                spies = []
-                if a.spy:
-                    for name in ("worker-0", "api-0"):
-                        spies.append(start([str(Path(sys.executable).parent / "py-spy"), "record", "-p", str(pids[name]), "-d", str(int(a.secs) - 1 or 1), "-r", "200", "-f", "raw", "-o", f"{a.spy}-{sc}-{conc}-{name}.raw", "--nolineno"] , stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-                before = {n: cpu(p) for n, p in pids.items()}
-                r = cell(sc, int(conc), a.secs)
-                after = {n: cpu(p) for n, p in pids.items()}
-                for s in spies:
-                    s.wait()
-                n = r["turns"]
-                print(c, {k: r[k] for k in ("turns_s", "added_ttft_p50", "added_ttft_p99", "pre_llm_p50", "relay_p50", "end_lag_p50", "cpu_ms_turn", "foreign_cores", "errors", "bad")}, r.get("streams_per_cpu"))
-                print("   ms/turn:", {k: round((after[k] - before[k]) * 1000 / n, 2) for k in pids}, flush=True)
-    finally:
-        for p in procs[::-1]:
-            p.terminate()
-        for p in procs[::-1]:
-            p.wait(15)
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6
+    except OSError:
+        return 0.0
 
 
-main()
+def _spy(pid: int, out: str, secs: int) -> subprocess.Popen[bytes]:
+    program = Path(sys.executable).with_name("py-spy")
+    command: Sequence[str] = (
+        *(str(program), "record", "-p", str(pid), "-o", out),
+        *("-d", str(max(1, secs - 1)), "-r", "200", "-f", "raw", "--nolineno"),
+    )
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    os.chdir(Path(__file__).resolve().parents[1])
+    main()

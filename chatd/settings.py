@@ -90,6 +90,8 @@ def _database_url(value: SecretStr) -> SecretStr:
         text = text.replace("postgres://", "postgresql://", 1)
     if not text.startswith("postgresql://"):
         raise ValueError("expected postgresql://user:password@host/database")
+    if "sslmode=" in text:
+        raise ValueError("write ssl=require (or another mode) instead of sslmode=")
     return SecretStr(text)
 
 

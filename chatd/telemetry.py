@@ -52,26 +52,25 @@ def _histogram(
 
 
 # Workers: turns and what they are made of.
-CHATS = _gauge("chats", "Turns this worker has in hand, by state.", ("state",))
+CHATS = _gauge("chats", "Turns in hand, by state: running, or being stopped.", ("state",))
 STEPS = _counter("steps_total", "Model calls that were committed as steps.", _MODEL)
 STAGE_SECONDS = _histogram(
     "stage_duration_seconds",
     "Time per stage: chat_turn, queue_wait, acquisition, mcp_connect, stream, "
-    "time_to_first_token, provider_attempt, tool_call, commit, retry_backoff.",
+    "time_to_first_token, tool_call, commit, retry_backoff.",
     ("stage",),
 )
 TTFT_SECONDS = _histogram("ttft_seconds", "From the model call to its first token.", _MODEL)
 MESSAGE_COUNT = _histogram("message_count", "Messages in a model call.", _MODEL, buckets=_COUNTS)
-PROMPT_BYTES = _histogram("prompt_size_bytes", "Size of a model call.", _MODEL, buckets=_BYTES)
+PROMPT_BYTES = _histogram("prompt_size_bytes", "Text in a model call.", _MODEL, buckets=_BYTES)
 TOOL_RESULT_BYTES = _histogram(
-    "tool_result_size_bytes", "Characters of text the model gets.", buckets=_BYTES
+    "tool_result_size_bytes", "Text of a tool result, before the cap.", buckets=_BYTES
 )
 TOOL_RESULTS_TRUNCATED = _counter("tool_result_truncated_total", "Tool results that were cut.")
 TOOL_ERRORS = _counter("tool_errors_total", "Tool calls that answered with an error.")
 STREAM_RETRIES = _counter(
     "stream_retries_total", "Model calls tried again, by error kind.", ("kind", *_MODEL)
 )
-COMPACTIONS = _counter("compaction_total", "Histories summarised.", ("result", *_MODEL))
 LEASES_LOST = _counter("leases_lost_total", "Turns this worker lost to another or to a command.")
 
 # The front door.
@@ -79,7 +78,7 @@ REQUESTS = _counter("http_requests_total", "Requests.", ("method", "route", "sta
 REQUEST_SECONDS = _histogram("http_request_duration_seconds", "Until the answer began.", ("route",))
 FOLLOWERS = _gauge("stream_followers", "Open event streams.")
 FOLLOWERS_DROPPED = _counter("stream_followers_dropped_total", "Streams whose reader was too slow.")
-STREAM_BUFFER_BYTES = _gauge("stream_buffer_bytes", "Bytes waiting for slow readers.")
+STREAM_BUFFER_BYTES = _gauge("stream_buffer_bytes", "Bytes that readers have not taken yet.")
 
 
 def serve_metrics(host: str, port: int) -> Callable[[], None]:

@@ -9,7 +9,7 @@ import orjson
 
 from chatd.api.stream import EventStream
 from tests.frontend import Event, View
-from tests.waiting import soon
+from tests.waiting import WITHIN_S, soon
 
 
 class Watch:
@@ -26,6 +26,8 @@ class Watch:
         self.reading = asyncio.Event()
         """While it is not set, the reader takes nothing."""
         self.reading.set()
+        self.stuck = False
+        """Whether something is being sent to a reader that takes nothing."""
         self._gone = asyncio.Event()
         self._rest = b""
         self._stream = stream
@@ -38,6 +40,11 @@ class Watch:
         self.hang_up()
         self.reading.set()
         await self._task
+
+    async def over(self) -> None:
+        """Waits for the server to end the stream."""
+        async with asyncio.timeout(WITHIN_S):
+            await self.ended.wait()
 
     async def until(self, check: Callable[["Watch"], object]) -> None:
         """Waits for what must come; says what came instead."""
@@ -62,7 +69,9 @@ class Watch:
             self.status = message["status"]
             self.headers = {k.decode(): v.decode() for k, v in message["headers"]}
             return
+        self.stuck = not self.reading.is_set()
         await self.reading.wait()
+        self.stuck = False
         *frames, self._rest = (self._rest + message["body"]).split(b"\n\n")
         for frame in frames:
             self._take(frame)

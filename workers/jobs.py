@@ -1,12 +1,14 @@
 """arq's jobs: the wake-up, and maintenance by the clock."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from arq import cron
 from arq.cron import CronJob
 
+from chatd.core.errors import Unavailable
 from chatd.queue import WAKE_JOB
 from chatd.store.db import Database
 from chatd.store.purging import forget_keys, purge_chats
@@ -28,12 +30,13 @@ async def wake(ctx: Context) -> None:
 
 
 async def purge(ctx: Context) -> None:
-    """Remove what is over, batch by batch."""
+    """Remove what is over, batch by batch; while PostgreSQL is away, a minute later."""
     db = _deps(ctx).db
-    while await purge_chats(db):
-        pass
-    while await forget_keys(db):
-        pass
+    with suppress(Unavailable):
+        while await purge_chats(db):
+            pass
+        while await forget_keys(db):
+            pass
 
 
 def _deps(ctx: Context) -> JobDeps:

@@ -65,12 +65,12 @@ async def process(settings: Settings) -> AsyncGenerator[Process]:
     deps = _deps(settings, db, redis, outbound)
     runner = Runner(deps, renewals, worker_id=worker_id, capacity=settings.worker_capacity)
     sweeper = Sweeper(db, deps.wakes, deps.publisher, lambda: runner.free)
+    logs.bind(worker=worker_id)
     deps.publisher.start()
     deps.wakes.start()
     runner.start()
     try:
-        with logs.context(worker=worker_id):
-            yield Process(settings, redis, deps, runner, sweeper)
+        yield Process(settings, redis, deps, runner, sweeper)
     finally:
         await runner.close()
         for close in (

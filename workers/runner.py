@@ -158,6 +158,7 @@ class Runner:
         while True:
             await asyncio.sleep(RENEW_S)
             held = list(self._running.values())
+            _count(held)
             if not held:
                 continue
             try:
@@ -181,6 +182,12 @@ class Runner:
             for running in missing:
                 if running.claim.turn_id not in ours:
                     running.stop("lost")
+
+
+def _count(held: list[_Running]) -> None:
+    stopping = sum(running.control.stop is not None for running in held)
+    telemetry.labelled(telemetry.CHATS, "running").set(len(held) - stopping)
+    telemetry.labelled(telemetry.CHATS, "stopping").set(stopping)
 
 
 def _told(running: _Running, found: Held) -> None:

@@ -131,6 +131,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, drain: Drain) -> Part
     stack.push_async_callback(hub.close)
     drain.at_start(hub.drain)
     telemetry.FOLLOWERS.set_function(lambda: hub.followers)
+    telemetry.STREAM_BUFFER_BYTES.set_function(lambda: hub.waiting_bytes)
     return Parts(
         db=db,
         redis=redis,

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from chatd.api.answers import Health, json_answer
 from chatd.api.parts import PartsDep
 from chatd.core.errors import Unavailable
+from chatd.store.migrations import check_migrated
 
 PROBE_TIMEOUT_S = 1.0
 
@@ -34,7 +35,7 @@ async def readyz(parts: PartsDep) -> Response:
     """
     redis: Any = parts.redis
     database_ok, redis_ok = await asyncio.gather(
-        _probe(parts.db.fetch_one("SELECT 1")), _probe(redis.ping())
+        _probe(check_migrated(parts.db)), _probe(redis.ping())
     )
     status = _status(draining=parts.drain.started, database_ok=database_ok, redis_ok=redis_ok)
     checks = {"database": _word(database_ok), "redis": _word(redis_ok)}

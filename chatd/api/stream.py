@@ -12,6 +12,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from chatd import telemetry
 from chatd.api.following import Reader
 from chatd.api.frames import COMMENT, Cursor, frame
 from chatd.commands import Submitted
@@ -65,6 +66,8 @@ class EventStream(Response):
                 done, _ = await asyncio.wait(
                     {sending, gone}, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED
                 )
+            if not done:
+                telemetry.FOLLOWERS_DROPPED.inc()
             if sending.done():
                 sending.result()
         finally:
@@ -203,6 +206,8 @@ class Streams:
                 if not await _still(allowed):
                     yield reader.error("auth", "This stream is no longer allowed.")
                     return
+        if subscription.overrun:
+            telemetry.FOLLOWERS_DROPPED.inc()
 
     async def _next(self, reader: Reader, subscription: Subscription) -> bytes:
         """The frames of what comes next; empty when nothing did for a heartbeat."""

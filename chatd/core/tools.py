@@ -67,6 +67,8 @@ class ToolResult:
     is_error: bool = False
     media: tuple[Media, ...] = field(default=())
     outcome: Literal["done", "failed", "unknown", "denied", "cancelled"] = "done"
+    cut_from: int = 0
+    """Bytes of text the server sent, when more than the model is given; else 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ MOVES: dict[TurnStatus, frozenset[TurnStatus]] = {
     _S.CANCELLED: frozenset(),
     _S.SUPERSEDED: frozenset(),
 }
-"""What each status may become; DESIGN's table as data."""
+"""What each status may become."""
 
 ACTIVE = frozenset({_S.PENDING, _S.RUNNING, _S.INTERRUPTING, _S.REQUIRES_ACTION})
 """At most one of these per chat, held by a partial unique index."""

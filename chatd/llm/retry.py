@@ -63,8 +63,7 @@ async def complete_with_retries(
     call = partial(complete, client, model, messages, tools, **options)
     state = _first_failure(max_attempts)
     while True:
-        attempt = call()
-        finished = False
+        attempt, finished = call(), False
         try:
             async for deltas in attempt:
                 finished = isinstance(deltas[-1], Finished)

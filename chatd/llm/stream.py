@@ -9,6 +9,7 @@ from uuid import uuid4
 import httpx2
 from openai import AsyncOpenAI, AsyncStream
 
+from chatd import telemetry
 from chatd.core.deltas import Delta
 from chatd.core.models import Model, ReasoningEffort
 from chatd.core.tools import OfferedTool
@@ -49,7 +50,10 @@ async def complete(
     kept for the next call. Raises the client's errors and those of chatd.llm.failures.
     """
     body = request_body(model, messages, tools, asked_effort=effort, tool_choice=tool_choice)
-    response = await _open(client, encode(body), silence_s)
+    content = encode(body)
+    labels = (model.provider, model.name)
+    telemetry.labelled(telemetry.PROMPT_BYTES, *labels).observe(len(content))
+    response = await _open(client, content, silence_s)
     answer = Answer(new_id)
     reads = _Reads(response, silence_s, tail_s)
     try:

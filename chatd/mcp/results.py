@@ -57,8 +57,12 @@ def tool_result(raw: JsonObject, *, limit: int, secrets: Collection[str] = ()) -
         reader.read(block)
     reader.add_structured(raw.get("structuredContent"))
     text = without("\n".join(reader.texts), secrets)
+    capped = cap(text, limit)
     return ToolResult(
-        text=cap(text, limit), is_error=raw.get("isError") is True, media=tuple(reader.media)
+        text=capped,
+        is_error=raw.get("isError") is True,
+        media=tuple(reader.media),
+        cut_from=0 if capped is text else len(text.encode()),
     )
 
 

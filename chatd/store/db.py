@@ -28,6 +28,8 @@ AWAY = (
     PoolTimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    # A connection that was told "shutting down" while idle, and is not closed yet.
+    asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
 )
@@ -75,6 +77,7 @@ class Database:
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT_S,
             pool_use_lifo=True,
+            hide_parameters=True,
             json_serializer=dump,
             json_deserializer=orjson.loads,
             connect_args={

@@ -10,6 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from chatd.core.errors import Unavailable
 from chatd.store.db import Database
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -60,6 +61,13 @@ async def current(db: Database) -> str | None:
 
     async with db.engine.connect() as connection:
         return await connection.run_sync(read)
+
+
+async def check_migrated(db: Database) -> None:
+    """Raises `Unavailable` when the database is away, or has no tables yet."""
+    row = await db.fetch_one("SELECT to_regclass('alembic_version') IS NOT NULL AS migrated")
+    if row is None or not row["migrated"]:
+        raise Unavailable("The database has not been migrated.")
 
 
 async def _run(db: Database, action: Callable[[Config], object]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 from uuid import UUID
 
@@ -51,28 +52,24 @@ async def create_chat(
 ) -> Accepted:
     """Raises `BadRequest` for unknown servers or models; nothing is written then."""
     turn = new.turn
-    row = await _written_or_known(
-        db,
-        actor,
-        once,
-        lambda: db.fetch_one(
-            hot.CREATE_CHAT,
-            chat_id,
-            actor.user_id,
-            fallback_title(turn.content),
-            new.system_prompt,
-            turn.plan_mode or None,
-            turn.model_config_id,
-            turn.reasoning_effort,
-            _distinct(turn.mcp_server_ids),
-            dump(new.labels),
-            new.client_type,
-            turn_id,
-            dump(turn.content),
-            *_key(once),
-            traceparent,
-        ),
+    args = (
+        chat_id,
+        actor.user_id,
+        fallback_title(turn.content),
+        new.system_prompt,
+        turn.plan_mode or None,
+        turn.model_config_id,
+        turn.reasoning_effort,
+        _distinct(turn.mcp_server_ids),
+        dump(new.labels),
+        new.client_type,
+        turn_id,
+        dump(turn.content),
+        *_key(once),
+        traceparent,
     )
+    insert = partial(db.fetch_one, hot.CREATE_CHAT, *args)
+    row = await _written_or_known(db, actor, once, insert)
     if isinstance(row, Accepted):
         return row
     if row["id"] is None:
@@ -116,25 +113,20 @@ async def submit_turn(
     Raises `NotFound`, `Conflict` (archived; the key with another body), `BadRequest` (unknown
     servers or model), `TooMany` (the queue is full); nothing is written then.
     """
-    row = await _written_or_known(
-        db,
-        actor,
-        once,
-        lambda: _fresh(
-            db,
-            chat_id,
-            actor.user_id,
-            turn_id,
-            new.model_config_id,
-            new.reasoning_effort,
-            _distinct(new.mcp_server_ids),
-            new.plan_mode,
-            dump(new.content),
-            *_key(once),
-            traceparent,
-            MAX_QUEUED,
-        ),
+    args = (
+        chat_id,
+        actor.user_id,
+        turn_id,
+        new.model_config_id,
+        new.reasoning_effort,
+        _distinct(new.mcp_server_ids),
+        new.plan_mode,
+        dump(new.content),
+        *_key(once),
+        traceparent,
+        MAX_QUEUED,
     )
+    row = await _written_or_known(db, actor, once, partial(_fresh, db, *args))
     if isinstance(row, Accepted):
         return row
     if row["id"] is None:

@@ -36,7 +36,7 @@ class Subscription:
     def __init__(self, chat_id: UUID) -> None:
         self.chat_id = chat_id
         self._waiting: deque[Entry] = deque()
-        self._bytes = 0
+        self.size = 0
         self._some = asyncio.Event()
         self.overrun = False
         """The reader was too slow: entries are missing, close it."""
@@ -46,8 +46,8 @@ class Subscription:
         """The newest version the database is known to have."""
 
     def put(self, entry: Entry, size: int) -> None:
-        self._bytes += size
-        if len(self._waiting) >= MAX_WAITING or self._bytes > MAX_WAITING_BYTES:
+        self.size += size
+        if len(self._waiting) >= MAX_WAITING or self.size > MAX_WAITING_BYTES:
             self.overrun = True
         else:
             self._waiting.append(entry)
@@ -75,7 +75,7 @@ class Subscription:
         self._some.clear()
         entries = list(self._waiting)
         self._waiting.clear()
-        self._bytes = 0
+        self.size = 0
         return entries
 
 
@@ -114,6 +114,11 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._pubsub.aclose()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What readers have not taken yet."""
+        return sum(each.size for several in self._followed.values() for each in several)
 
     @property
     def followers(self) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from chatd import telemetry
 from chatd.core.answers import Answer
 from chatd.core.deltas import Delta, ReasoningDelta, Retrying, TextDelta, ToolCallDelta
 from chatd.core.errors import TurnError
@@ -108,9 +109,11 @@ class Recorder:
     ) -> None:
         """The assistant's message and the calls it makes, journaled as intended."""
         message = self._answer(_annotated(answer.parts(), calls), answer, step, runtime_ms)
-        committed = await work.commit_step(
-            self._deps.db, self._claim, [message], calls, notices, self._first_token_ago()
-        )
+        with telemetry.stage("commit"):
+            committed = await work.commit_step(
+                self._deps.db, self._claim, [message], calls, notices, self._first_token_ago()
+            )
+        self._count_step()
         self.open = list(calls)
         self._publish(committed.version, committed.commits, [message], committed.messages)
 
@@ -136,9 +139,10 @@ class Recorder:
             for planned, result in results
             if planned.position not in self._journaled
         ]
-        committed = await work.commit_results(
-            self._deps.db, self._claim, messages, outcomes, notices
-        )
+        with telemetry.stage("commit"):
+            committed = await work.commit_results(
+                self._deps.db, self._claim, messages, outcomes, notices
+            )
         self._journaled.clear()
         self.open = []
         self._publish(committed.version, committed.commits, messages, committed.messages)
@@ -170,9 +174,13 @@ class Recorder:
         messages = [self._answer(parts, answer, step, runtime_ms)] if answer and keep else []
         if answer is not None and not keep and answer.parts():
             self.withdraw()
-        ended = await work.finish_turn(
-            self._deps.db, self._claim, messages, status, error, notices, self._first_token_ago()
-        )
+        with telemetry.stage("commit"):
+            ended = await work.finish_turn(
+                self._deps.db, self._claim, messages, status, error, notices,
+                self._first_token_ago(),
+            )  # fmt: skip
+        if messages:
+            self._count_step()
         if ended.promoted_id is not None:
             self._feed.committed(ended.version, self._claim.commits, [], ended=True)
             self._deps.wakes.wake()
@@ -204,6 +212,10 @@ class Recorder:
             provider_response_id=answer.response_id,
             model_config_id=model.config_id if model else None,
         )
+
+    def _count_step(self) -> None:
+        if self.model is not None:
+            telemetry.labelled(telemetry.STEPS, self.model.provider, self.model.name).inc()
 
     def _publish(
         self,

@@ -148,7 +148,9 @@ class Toolbox:
                 max_text=self.max_text,
                 leave_within_s=leave_by - time.monotonic(),
             )
-        telemetry.TOOL_RESULT_BYTES.observe(len(result.text))
+        telemetry.TOOL_RESULT_BYTES.observe(result.cut_from or len(result.text.encode()))
+        if result.cut_from:
+            telemetry.TOOL_RESULTS_TRUNCATED.inc()
         if result.is_error:
             telemetry.TOOL_ERRORS.inc()
         return result

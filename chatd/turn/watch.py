@@ -20,6 +20,7 @@ class ModelWatch:
     def saw(self, deltas: Sequence[Delta]) -> None:
         last = deltas[-1]
         if isinstance(last, Retrying):
+            telemetry.waited("retry_backoff", last.delay_ms / 1000)
             telemetry.labelled(telemetry.STREAM_RETRIES, last.error["kind"], *self._labels).inc()
         elif self._first is None:
             self._first = time.perf_counter()
@@ -28,5 +29,4 @@ class ModelWatch:
             telemetry.labelled(telemetry.STAGE_SECONDS, "time_to_first_token").observe(seconds)
 
     def ended(self) -> None:
-        telemetry.labelled(telemetry.STEPS, *self._labels).inc()
         telemetry.waited("stream", time.perf_counter() - self._began)

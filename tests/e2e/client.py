@@ -61,6 +61,10 @@ class Client:
         answer = await self.http.patch(path, json=body)
         assert answer.is_success, answer.text
 
+    async def delete(self, path: str) -> None:
+        answer = await self.http.delete(path)
+        assert answer.is_success, answer.text
+
     async def create(self, *lines: str, **fields: Any) -> Posted:
         """A new chat; the lines are what the scripted model does."""
         body = await self.post("/chats", message(*lines, **fields))

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from uuid import uuid4
 
+import httpx2
 import pytest
 
 from chatd.store.db import Database
@@ -45,6 +46,15 @@ async def member(fleet: Fleet) -> AsyncGenerator[Client]:
 async def admin(fleet: Fleet) -> AsyncGenerator[Client]:
     async with fleet.admin() as client:
         yield client
+
+
+@pytest.fixture
+async def model(fleet: Fleet) -> AsyncGenerator[httpx2.AsyncClient]:
+    """The scripted model; it tells what it was asked since this test began."""
+    base = fleet.model_url.removesuffix("/v1")
+    async with httpx2.AsyncClient(base_url=base, trust_env=False, verify=False) as http:
+        await http.delete("/requests")
+        yield http
 
 
 @pytest.fixture

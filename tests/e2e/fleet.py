@@ -91,12 +91,20 @@ class Fleet:
         finally:
             await db.close()
         await self.api()
-        assert self.stack.model is not None
-        assert self.stack.demo_mcp is not None
         async with self.admin() as admin:
-            await add_model(admin, self.stack.model.url, is_default=True)
-            demo = server("demo", self.stack.demo_mcp.url, availability="default_on")
+            await add_model(admin, self.model_url, is_default=True)
+            demo = server("demo", self.demo_url, availability="default_on")
             await admin.post("/mcp/servers", demo)
+
+    @property
+    def model_url(self) -> str:
+        assert self.stack.model is not None
+        return self.stack.model.url
+
+    @property
+    def demo_url(self) -> str:
+        assert self.stack.demo_mcp is not None
+        return self.stack.demo_mcp.url
 
     def client(self, name: str, api: int = 0) -> Client:
         """A user at one of the front doors."""
@@ -201,6 +209,16 @@ async def scripted_model(folder: Path, *arguments: str, port: int = 0) -> AsyncG
         yield model
     finally:
         await model.stop()
+
+
+@asynccontextmanager
+async def registered(admin: Client, slug: str, url: str, **fields: Any) -> AsyncGenerator[Any]:
+    """An MCP server config, for the block."""
+    made = await admin.post("/mcp/servers", server(slug, url, **fields))
+    try:
+        yield made
+    finally:
+        await admin.delete(f"/mcp/servers/{made['id']}")
 
 
 def server(slug: str, url: str, **fields: Any) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """What models do wrong: turns recover or fail with a clear error, and the chat goes on."""
 
-from collections.abc import AsyncGenerator
-
 import httpx2
 import pytest
 
@@ -11,22 +9,11 @@ from tests.e2e.fleet import Fleet, Process, add_model, scripted_model
 from tests.e2e.view import text_of
 
 
-@pytest.fixture
-async def models(fleet: Fleet, worker: Process) -> AsyncGenerator[httpx2.AsyncClient]:
-    """The scripted model's own account of what it was asked, empty at the start."""
-    model = fleet.stack.model
-    assert model is not None
-    base = model.url.removesuffix("/v1")
-    async with httpx2.AsyncClient(base_url=base, trust_env=False, verify=False) as http:
-        await http.delete("/requests")
-        yield http
-
-
 @pytest.mark.parametrize(
     ("status", "kind"), [(401, "auth"), (403, "auth"), (400, "config"), (402, "usage_limit")]
 )
 async def test_an_error_that_repeating_cannot_mend_fails_the_turn_at_once(
-    models: httpx2.AsyncClient, member: Client, status: int, kind: str
+    worker: Process, model: httpx2.AsyncClient, member: Client, status: int, kind: str
 ) -> None:
     posted = await member.create(f"/fail {status}")
     async with member.watching(posted.chat_id) as watch:
@@ -35,24 +22,24 @@ async def test_an_error_that_repeating_cannot_mend_fails_the_turn_at_once(
     error = (await member.turn(posted))["error"]
     assert (error["kind"], error["retryable"]) == (kind, False)
     assert [seen["kind"] for seen in watch.view.errors] == [kind]
-    assert len((await models.get("/requests")).json()) == 1
+    assert len((await model.get("/requests")).json()) == 1
     await _goes_on(member, posted)
 
 
-async def test_retry_after_is_honoured(models: httpx2.AsyncClient, member: Client) -> None:
+async def test_retry_after_is_honoured(
+    worker: Process, model: httpx2.AsyncClient, member: Client
+) -> None:
     posted = await member.create("/fail 429 1 3", "/say patience")
     async with member.watching(posted.chat_id) as watch:
         await watch.over(posted.turn_id)
     (retry,) = watch.view.retries
     assert (retry["error"]["kind"], retry["delay_ms"]) == ("rate_limit", 3000)
-    first, second = (await models.get("/requests")).json()
+    first, second = (await model.get("/requests")).json()
     assert second["time"] - first["time"] >= 3
     assert text_of((await member.messages(posted))[-1]) == "patience"
 
 
-async def test_a_failure_of_the_server_is_tried_again(
-    models: httpx2.AsyncClient, member: Client
-) -> None:
+async def test_a_failure_of_the_server_is_tried_again(worker: Process, member: Client) -> None:
     posted = await member.create("/fail 500 1", "/say hello")
     async with member.watching(posted.chat_id) as watch:
         await watch.over(posted.turn_id)
@@ -61,9 +48,7 @@ async def test_a_failure_of_the_server_is_tried_again(
     assert text_of((await member.messages(posted))[-1]) == "hello"
 
 
-async def test_what_a_broken_answer_showed_is_withdrawn(
-    models: httpx2.AsyncClient, member: Client
-) -> None:
+async def test_what_a_broken_answer_showed_is_withdrawn(worker: Process, member: Client) -> None:
     posted = await member.create("/drop 5", "/say whole")
     async with member.watching(posted.chat_id) as watch:
         assert await watch.over(posted.turn_id) == await member.screen(posted.chat_id)

@@ -3,46 +3,16 @@
 import orjson
 
 from tests.e2e.client import Client, call, message
-from tests.e2e.fleet import Fleet, Process, add_model, server
+from tests.e2e.fleet import Fleet, Process, add_model, registered
 from tests.e2e.view import text_of
 
 
 async def test_queued_messages_run_in_order_with_their_own_settings(
     worker: Process, fleet: Fleet, admin: Client, member: Client
 ) -> None:
-    assert fleet.stack.model is not None
-    assert fleet.stack.demo_mcp is not None
-    other_model = await add_model(admin, fleet.stack.model.url, model="scripted-other")
-    planner = server("queue", fleet.stack.demo_mcp.url, allow_in_plan_mode=True)
-    planner_id = (await admin.post("/mcp/servers", planner))["id"]
-
-    first = await member.create(call("demo__slow", seconds=1), "/say first")
-    chat = first.chat_id
-    async with member.watching(chat) as watch:
-        bare = await member.say(chat, "/tools", mcp_server_ids=[])
-        plan = await member.say(chat, "/tools", mcp_server_ids=[planner_id], plan_mode="plan")
-        other = await member.say(chat, "/tools", plan_mode="", model_config_id=other_model)
-        queue = await watch.until(lambda view: view.queue if len(view.queue) == 3 else None)
-        assert [entry["id"] for entry in queue or ()] == [
-            posted.turn_id for posted in (bare, plan, other)
-        ]
-        assert all(posted.body["queued"] for posted in (bare, plan, other))
-        assert await watch.over(other.turn_id) == await member.screen(chat)
-
-    turns = [await member.turn(posted) for posted in (first, bare, plan, other)]
-    assert [turn["status"] for turn in turns] == ["completed"] * 4
-    assert [turn["plan_mode"] for turn in turns] == [None, None, "plan", None]
-    assert [turn["mcp_server_ids"] for turn in turns[1:]] == [[], [planner_id], [planner_id]]
-    assert [turn["model_config_id"] == other_model for turn in turns] == [False] * 3 + [True]
-    starts = [turn["started_at"] for turn in turns]
-    assert starts == sorted(starts)
-    offered = [
-        orjson.loads(text_of((await member.messages(posted))[-1])) for posted in (bare, plan, other)
-    ]
-    assert [len(names) for names in offered] == [0, 8, 8]
-    history = (await member.get(f"/chats/{chat}/messages?limit=50"))["messages"]
-    told = [entry["turn_id"] for entry in reversed(history) if entry["role"] != "tool"]
-    assert list(dict.fromkeys(told)) == [turn["id"] for turn in turns]
+    other_model = await add_model(admin, fleet.model_url, model="scripted-other")
+    async with registered(admin, "queue", fleet.demo_url, allow_in_plan_mode=True) as planner:
+        await _queued_with_settings(member, planner["id"], other_model)
 
 
 async def test_the_queue_has_an_end(worker: Process, member: Client) -> None:
@@ -74,3 +44,33 @@ async def test_a_failed_turn_keeps_its_queue_until_somebody_speaks(
         assert watch.view.queue == []
     answers = [text_of((await member.messages(posted))[-1]) for posted in (waiting, last)]
     assert answers == ["I waited", "after you"]
+
+
+async def _queued_with_settings(member: Client, planner_id: str, other_model: str) -> None:
+    first = await member.create(call("demo__slow", seconds=1), "/say first")
+    chat = first.chat_id
+    async with member.watching(chat) as watch:
+        bare = await member.say(chat, "/tools", mcp_server_ids=[])
+        plan = await member.say(chat, "/tools", mcp_server_ids=[planner_id], plan_mode="plan")
+        other = await member.say(chat, "/tools", plan_mode="", model_config_id=other_model)
+        queue = await watch.until(lambda view: view.queue if len(view.queue) == 3 else None)
+        assert [entry["id"] for entry in queue or ()] == [
+            posted.turn_id for posted in (bare, plan, other)
+        ]
+        assert all(posted.body["queued"] for posted in (bare, plan, other))
+        assert await watch.over(other.turn_id) == await member.screen(chat)
+
+    turns = [await member.turn(posted) for posted in (first, bare, plan, other)]
+    assert [turn["status"] for turn in turns] == ["completed"] * 4
+    assert [turn["plan_mode"] for turn in turns] == [None, None, "plan", None]
+    assert [turn["mcp_server_ids"] for turn in turns[1:]] == [[], [planner_id], [planner_id]]
+    assert [turn["model_config_id"] == other_model for turn in turns] == [False] * 3 + [True]
+    starts = [turn["started_at"] for turn in turns]
+    assert starts == sorted(starts)
+    offered = [
+        orjson.loads(text_of((await member.messages(posted))[-1])) for posted in (bare, plan, other)
+    ]
+    assert [len(names) for names in offered] == [0, 8, 8]
+    history = (await member.get(f"/chats/{chat}/messages?limit=50"))["messages"]
+    told = [entry["turn_id"] for entry in reversed(history) if entry["role"] != "tool"]
+    assert list(dict.fromkeys(told)) == [turn["id"] for turn in turns]

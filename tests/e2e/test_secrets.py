@@ -10,7 +10,7 @@ from redis import asyncio as redis
 
 from chatd.store.db import Database
 from tests.e2e.client import Client, at_once, call
-from tests.e2e.fleet import Fleet, add_model, scripted_model, server
+from tests.e2e.fleet import Fleet, add_model, registered, scripted_model
 from tests.e2e.view import text_of
 from tests.mcp.peer import Peer, result
 from tests.outbound.raw_server import Exchange, serving
@@ -19,6 +19,9 @@ MODEL_KEY = "sk-canary-model-3f9d1c7b5a"
 TOOL_KEY = "canary-tool-8e2b6d4f0a"
 HEADER = "canary-header-5c1a9e7d3b"
 NO_TOKEN = "chatd_canary_token_0b1c2d3e4f"
+
+KEYED = {"auth_type": "api_key", "api_key_header": "x-api-key", "api_key_value": TOOL_KEY}
+HEADED = {"auth_type": "custom_headers", "custom_headers": {"x-tenant": HEADER}}
 
 TABLES = """
 SELECT table_name FROM information_schema.tables
@@ -63,7 +66,11 @@ async def _turns_with_canaries(crew: Fleet, admin: Client, member: Client) -> li
             await add_model(admin, url, key=MODEL_KEY)
             for url in (good.url, f"http://127.0.0.1:{bad.port}/v1")
         ]
-        servers = await _servers(admin, f"http://127.0.0.1:{raw.port}/mcp")
+        url = f"http://127.0.0.1:{raw.port}/mcp"
+        servers = [
+            (await stack.enter_async_context(registered(admin, slug, url, **auth)))["id"]
+            for slug, auth in (("keyed", KEYED), ("headed", HEADED))
+        ]
         lines = ("use the canaries", at_once(call("keyed__add"), call("headed__add")), "/echo")
         seen: list[Any] = []
         turns: list[Any] = []
@@ -81,15 +88,6 @@ async def _turns_with_canaries(crew: Fleet, admin: Client, member: Client) -> li
     assert failed["error"]["kind"] == "auth"
     lists = ("/chats/providers", "/chats/model-configs", "/mcp/servers")
     return [*seen, *turns, *[await admin.get(path) for path in lists]]
-
-
-async def _servers(admin: Client, url: str) -> list[str]:
-    keyed = {"auth_type": "api_key", "api_key_header": "x-api-key", "api_key_value": TOOL_KEY}
-    headed = {"auth_type": "custom_headers", "custom_headers": {"x-tenant": HEADER}}
-    return [
-        (await admin.post("/mcp/servers", server("keyed", url, **keyed)))["id"],
-        (await admin.post("/mcp/servers", server("headed", url, **headed)))["id"],
-    ]
 
 
 async def _refuse(exchange: Exchange) -> None:

@@ -9,7 +9,7 @@ import pytest
 from chatd.dev.ports import free_port
 from chatd.store.db import Database
 from tests.e2e.client import Client, call
-from tests.e2e.fleet import Process, server
+from tests.e2e.fleet import Process, registered
 from tests.e2e.journal import journaled
 from tests.e2e.tool_servers import body, break_off, hang, played, result_bytes
 from tests.e2e.view import text_of
@@ -50,8 +50,8 @@ async def test_a_server_without_a_usable_list_costs_a_notice(
 async def test_a_server_that_refuses_costs_a_notice_and_spares_the_others(
     worker: Process, admin: Client, member: Client
 ) -> None:
-    down = await admin.post("/mcp/servers", server("down", f"http://127.0.0.1:{free_port()}/mcp"))
-    async with played(admin, "fine") as fine:
+    url = f"http://127.0.0.1:{free_port()}/mcp"
+    async with registered(admin, "down", url) as down, played(admin, "fine") as fine:
         chosen = {"mcp_server_ids": [down["id"], fine.id]}
         turn, messages = await member.run("/call fine__add {}", "/say went well", **chosen)
     assert [text_of(message) for message in messages[2:]] == ["ok", "went well"]

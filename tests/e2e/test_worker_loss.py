@@ -1,26 +1,33 @@
 """A worker is killed in the middle of everything: its turns go on elsewhere."""
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 from chatd.store.db import Database
 from tests.e2e.client import Client, Posted, Watch, call, spoken
-from tests.e2e.fleet import Fleet, server
+from tests.e2e.fleet import Fleet, registered
 from tests.e2e.gate import Gate, gate_to
 from tests.e2e.journal import appended, journaled, reaches
 from tests.e2e.view import View, text_of
 from tests.waiting import soon
 
 TAKEN_OVER_WITHIN_S = 15
+ONCE = "done once"
 
 
 async def test_a_killed_workers_turns_go_on_and_nothing_is_done_twice(
     crew: Fleet, db: Database, admin: Client, member: Client
 ) -> None:
     """Killed while a model streams, while a safe and an unsafe tool run, and between two steps."""
-    assert crew.stack.demo_mcp is not None
     doomed = await crew.worker()
-    async with gate_to(crew.stack.demo_mcp.url) as gate, AsyncExitStack() as stack:
-        unsafe = await _unsafe_call_under_way(crew, gate, admin, member)
+    async with (
+        gate_to(crew.demo_url) as gate,
+        registered(admin, "ledger", gate.url) as ledger,
+        AsyncExitStack() as stack,
+    ):
+        only = {"mcp_server_ids": [ledger["id"]]}
+        unsafe = await _unsafe_call_under_way(crew, gate, member, only)
         between = await member.create(call("demo__add", a=2, b=3), "/hang 2", "/say added")
         safe = await member.create(call("demo__slow", seconds=3), "/echo")
         streaming = await member.create("/long 100 20")
@@ -39,26 +46,26 @@ async def test_a_killed_workers_turns_go_on_and_nothing_is_done_twice(
         for posted, watch in zip(turns, watches, strict=True):
             await _completed(member, posted, watch)
 
-    assert appended(crew, "once") == 1
+    assert appended(crew, ONCE) == 1
     await _unsafe_call_was_not_repeated(db, member, unsafe)
     await _went_on_after_the_committed_step(db, member, between)
     await _safe_call_was_repeated(db, member, safe)
     await _answer_was_given_once(member, streaming)
 
 
-async def _unsafe_call_under_way(crew: Fleet, gate: Gate, admin: Client, member: Client) -> Posted:
+async def _unsafe_call_under_way(
+    crew: Fleet, gate: Gate, member: Client, only: dict[str, Any]
+) -> Posted:
     """The server has done it, and its answer is on the way."""
-    ledger = await admin.post("/mcp/servers", server("ledger", gate.url))
-    only = {"mcp_server_ids": [ledger["id"]]}
     _, warmed = await member.run(call("ledger__append", text="before"), **only)
     assert not warmed[2]["content"][0]["is_error"]
     gate.shut()
-    posted = await member.create(call("ledger__append", text="once"), "/echo", **only)
-    await soon(lambda: appended(crew, "once"))
+    posted = await member.create(call("ledger__append", text=ONCE), "/echo", **only)
+    await soon(lambda: appended(crew, ONCE))
     return posted
 
 
-def _taken_over(posted: Posted):
+def _taken_over(posted: Posted) -> Callable[[View], bool]:
     def check(view: View) -> bool:
         return view.attempt(posted.turn_id) == 2
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from tests.e2e.client import Client
-from tests.e2e.fleet import server
+from tests.e2e.fleet import registered
 from tests.mcp.peer import ADD, Peer, Say
 from tests.outbound.raw_server import Exchange, RawServer, serving
 
@@ -37,8 +37,8 @@ async def played(
     peer.says = {method.replace("__", "/"): say for method, say in says.items()}
     async with serving(peer.answer) as raw:
         peer.port = raw.port
-        made = await admin.post("/mcp/servers", server(slug, peer.url))
-        yield Played(made["id"], slug, peer, raw)
+        async with registered(admin, slug, peer.url) as made:
+            yield Played(made["id"], slug, peer, raw)
 
 
 def body(content: bytes, kind: str = "application/json") -> Say:

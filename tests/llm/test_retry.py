@@ -104,7 +104,7 @@ async def test_what_cannot_help_is_not_tried_again(clients: ModelClients) -> Non
     assert len(server.exchanges) == 1
 
 
-async def test_each_further_attempt_asks_whether_the_turn_is_still_ours(clients: ModelClients) -> None:
+async def test_each_further_attempt_asks_whose_the_turn_is(clients: ModelClients) -> None:
     owned = [True, False]
 
     async def still_mine() -> bool:

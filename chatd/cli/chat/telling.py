@@ -35,7 +35,7 @@ class Telling:
                 queued = data["turn"]["status"] == "queued"
                 first = "the turn before this one" if queued else "a worker"
                 self._screen.wait(f"waiting for {first}")
-            case "status":
+            case "status" if data["status"] == "running":
                 self._screen.wait("thinking")
             case "message_part":
                 self._part(data["part"])

@@ -1,0 +1,138 @@
+"""What `chatd chat` makes of a turn's events: every piece of text once."""
+
+from typing import Any
+
+import pytest
+
+from chatd.cli.chat.conversation import Event
+from chatd.cli.chat.telling import Telling
+
+
+class Page:
+    """A screen that keeps what was written; asides in brackets."""
+
+    def __init__(self) -> None:
+        self.written = ""
+        self.waits: list[str] = []
+
+    def wait(self, why: str) -> None:
+        self.waits.append(why)
+
+    def rest(self) -> None:
+        if self.written and not self.written.endswith("\n"):
+            self.written += "\n"
+
+    def text(self, piece: str) -> None:
+        self.written += piece
+
+    def line(self, text: str, style: str = "") -> None:
+        self.rest()
+        self.written += f"{text}\n"
+
+    def aside(self, text: str, style: str = "yellow") -> None:
+        self.line(f"[{text}]")
+
+
+def piece(text: str) -> Event:
+    return Event("message_part", {"role": "assistant", "part": {"type": "text", "text": text}})
+
+
+def message(number: int, role: str, *content: dict[str, Any]) -> Event:
+    return Event("message", {"message": {"id": number, "role": role, "content": list(content)}})
+
+
+def said(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def call(call_id: str, args: str = "{}") -> dict[str, Any]:
+    return {"type": "tool-call", "tool_call_id": call_id, "tool_name": "t", "args": args}
+
+
+def result(call_id: str, text: str, *, is_error: bool = False, **more: Any) -> dict[str, Any]:
+    part = {"type": "tool-result", "tool_call_id": call_id, "tool_name": "t", "result": text}
+    return {**part, "is_error": is_error, **more}
+
+
+RESET = Event("preview_reset", {})
+LOST = Event("lost", {})
+
+
+@pytest.mark.parametrize(
+    ("events", "written"),
+    [
+        pytest.param(
+            [piece("Hel"), piece("lo"), message(2, "assistant", said("Hello"))],
+            "Hello\n",
+            id="streamed",
+        ),
+        pytest.param([message(2, "assistant", said("Hello"))], "Hello\n", id="whole"),
+        pytest.param(
+            [piece("Hel"), message(2, "assistant", said("Hello"))], "Hello\n", id="gap at the end"
+        ),
+        pytest.param(
+            [piece("Hel"), LOST, RESET, piece("He"), piece("llo")],
+            "Hello",
+            id="told again after a lost connection",
+        ),
+        pytest.param(
+            [piece("Hel"), LOST, RESET, message(2, "assistant", said("Hello"))],
+            "Hello\n",
+            id="committed while the connection was lost",
+        ),
+        pytest.param(
+            [piece("Hel"), RESET, piece("Good"), piece(" day")],
+            "Hel\nGood day",
+            id="another answer after a failed attempt",
+        ),
+        pytest.param(
+            [piece("a"), message(2, "assistant", said("a")), piece("a")],
+            "a\na",
+            id="the same words in the next step",
+        ),
+        pytest.param(
+            [message(2, "assistant", said("a")), LOST, message(2, "assistant", said("a"))],
+            "a\n",
+            id="a message told twice",
+        ),
+    ],
+)
+def test_text_is_written_once(events: list[Event], written: str) -> None:
+    page = Page()
+    telling = Telling(page)
+    for event in events:
+        telling.take(event)
+    assert page.written == written
+
+
+def test_calls_and_results_stand_on_lines_of_their_own() -> None:
+    page = Page()
+    telling = Telling(page)
+    telling.take(piece("Let me see."))
+    telling.take(message(2, "assistant", said("Let me see."), call("1", '{"a":1}'), call("2")))
+    assert page.waits[-1] == "running t, t"
+    shown_early = {"role": "tool", "part": result("2", "no", is_error=True)}
+    telling.take(Event("message_part", shown_early))
+    telling.take(message(3, "tool", result("1", "x\ny", media=[{"media_type": "image/png"}])))
+    telling.take(message(4, "tool", result("2", "no", is_error=True)))
+    assert page.written == 'Let me see.\n→ t {"a":1}\n→ t {}\n← t no\n← t x y [image/png]\n'
+
+
+def test_a_long_result_is_shortened() -> None:
+    page = Page()
+    Telling(page).take(message(2, "tool", result("1", "word " * 1000)))
+    assert "(5000 characters)" in page.written
+    assert len(page.written) < 400
+
+
+def test_what_is_no_part_of_the_answer_is_an_aside() -> None:
+    page = Page()
+    telling = Telling(page)
+    error = {"message": "Rate limited.", "kind": "rate_limit"}
+    retry = {"attempt_number": 1, "delay_ms": 1500, "error": error}
+    telling.take(Event("notice", {"code": "unreachable", "message": "No tools from x."}))
+    telling.take(Event("retry", {"retry": retry}))
+    telling.take(Event("chat_error", {"error": error}))
+    assert page.written == (
+        "[Note: No tools from x.]\n[Rate limited. Again in 1.5 s.]\n[Error: Rate limited.]\n"
+    )
