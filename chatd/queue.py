@@ -5,12 +5,13 @@ sweeper repairs a lost one. So no Redis error leaves this module.
 """
 
 import asyncio
+import logging
 import time
 from typing import Any, cast
 from uuid import uuid4
 
 import orjson
-from arq.constants import expires_extra_ms, job_key_prefix
+from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -24,9 +25,14 @@ MAX_HINTS = 1000
 MAX_WAKES = 100
 """Wakes sent at once: enough to start every idle slot of a process."""
 
+JOB_TTL_MS = 300_000
+"""A wake that nobody has taken for so long has long been repaired by the sweeper."""
+
 SEND_TIMEOUT_S = 2.0
 
 JobData = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 def to_bytes(data: JobData) -> bytes:
@@ -70,7 +76,12 @@ class Wakes:
         while not self._closing:
             await self._some.wait()
             self._some.clear()
-            await self._send()
+            try:
+                await self._send()
+            except Exception:
+                # Whatever it was: the next turn's wake must still be sent.
+                log.exception("waking failed")
+                self.failures += 1
 
     async def _send(self) -> None:
         wanted, self._wanted = self._wanted, 0
@@ -81,8 +92,9 @@ class Wakes:
         ids = [uuid4().hex for _ in range(wanted)]
         pipeline = self._redis.pipeline(transaction=False)
         for job_id in ids:
-            pipeline.psetex(job_key_prefix + job_id, expires_extra_ms, job)
+            pipeline.psetex(job_key_prefix + job_id, JOB_TTL_MS, job)
         pipeline.zadd(QUEUE, dict.fromkeys(ids, now_ms))
+        pipeline.zremrangebyrank(QUEUE, 0, -MAX_HINTS - 1)
         pipeline.rpush(WAKE_LIST, *ids)
         pipeline.ltrim(WAKE_LIST, -MAX_HINTS, -1)
         try:
@@ -93,7 +105,7 @@ class Wakes:
 
 
 class Hints:
-    """The reading end: blocks on the wake list and settles the jobs whose hints it took."""
+    """The reading end: blocks on the wake list; the job of a hint it took, it removes."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -102,17 +114,14 @@ class Hints:
     async def take(self, timeout_s: float) -> bool:
         """Wait for one hint; its arq job is then the caller's. Raises `RedisError`, `OSError`."""
         redis = cast(Any, self._redis)  # redis-py types its commands as sync or async
-        popped = await redis.blpop([WAKE_LIST], timeout=timeout_s)
+        taken, self._taken = self._taken, []
+        pipeline = redis.pipeline(transaction=False)
+        if taken:
+            # The job's data stays until it expires: arq may be about to read it.
+            pipeline.zrem(QUEUE, *taken)
+        pipeline.blpop([WAKE_LIST], timeout=timeout_s)
+        popped = (await pipeline.execute())[-1]
         if popped is None:
             return False
         self._taken.append(popped[1].decode())
         return True
-
-    async def settle(self) -> None:
-        """Remove the jobs of the hints taken so far; arq's poll would only wake us again."""
-        taken, self._taken = self._taken, []
-        if taken:
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.zrem(QUEUE, *taken)
-            pipeline.delete(*(job_key_prefix + job_id for job_id in taken))
-            await pipeline.execute()

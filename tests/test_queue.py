@@ -73,11 +73,29 @@ async def test_a_hint_is_taken_with_its_job(redis: Redis, wakes: Wakes) -> None:
     hints = Hints(redis)
     wakes.wake(2)
     assert await hints.take(10)
-    await until(lambda: cast(Any, redis).llen(WAKE_LIST))
-    await hints.settle()
-    assert await queued(redis) == (1, 1, 1)
-    await hints.settle()  # nothing is left to settle
-    assert await queued(redis) == (1, 1, 1)
+    assert await hints.take(10)
+    assert not await hints.take(0.01)
+    assert await cast(Any, redis).zcard(QUEUE) == 0
+
+
+async def test_the_data_of_a_taken_job_stays_for_a_poll_that_is_about_to_read_it(
+    redis: Redis, wakes: Wakes
+) -> None:
+    hints = Hints(redis)
+    wakes.wake()
+    assert await hints.take(10)
+    assert not await hints.take(0.01)
+    (job,) = [key async for key in cast(Any, redis).scan_iter(match=job_key_prefix + "*")]
+    assert await cast(Any, redis).pttl(job) > 0
+
+
+async def test_the_queue_keeps_no_more_jobs_than_say_something_new(redis: Redis) -> None:
+    for _ in range(12):
+        wakes = Wakes(redis)
+        wakes.start()
+        wakes.wake(MAX_WAKES)
+        await wakes.close()
+    assert await cast(Any, redis).zcard(QUEUE) == MAX_HINTS
 
 
 async def test_without_a_wake_there_is_no_hint(redis: Redis) -> None:

@@ -1,6 +1,7 @@
 """The worker process: wiring, the wake listener, arq under a supervisor, drain on SIGTERM."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from arq.connections import RedisSettings
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from chatd import logs
+from chatd import logs, memory
 from chatd.catalogue import Catalogue
 from chatd.credentials import Credentials
 from chatd.llm.clients import ModelClients
@@ -34,7 +35,6 @@ from workers.runner import IDLE_CLAIM_S, Runner
 from workers.sweep import Sweeper
 
 HINT_WAIT_S = 5
-SETTLE_S = 0.2
 RESTART_S = 0.5
 
 AWAY = (RedisError, OSError, TimeoutError)
@@ -64,7 +64,7 @@ async def process(settings: Settings) -> AsyncGenerator[Process]:
     outbound = Outbound(settings.model_allowed_cidrs, settings.mcp_allowed_cidrs)
     deps = _deps(settings, db, redis, outbound)
     runner = Runner(deps, renewals, worker_id=worker_id, capacity=settings.worker_capacity)
-    sweeper = Sweeper(db, deps.wakes, deps.publisher, lambda: runner.free)
+    sweeper = Sweeper(db, deps.wakes, deps.publisher, free=lambda: runner.free, wake=runner.wake)
     logs.bind(worker=worker_id)
     deps.publisher.start()
     deps.wakes.start()
@@ -111,6 +111,7 @@ async def serve(settings: Settings) -> None:
             asyncio.create_task(worker.sweeper.run(), name="sweep"),
             asyncio.create_task(_supervise(partial(_arq, worker)), name="arq"),
         ]
+        memory.settle()
         worker.runner.wake()
         log.info("worker ready", capacity=settings.worker_capacity)
         await stop.wait()
@@ -125,30 +126,16 @@ async def serve(settings: Settings) -> None:
 async def _listen(worker: Process) -> None:
     """Wait for hints while there is room; while Redis is away, claim unasked."""
     hints = Hints(worker.redis)
-    settling = asyncio.create_task(_settle(hints))
-    try:
-        while True:
-            await worker.runner.room()
-            try:
-                async with asyncio.timeout(2 * HINT_WAIT_S):
-                    taken = await hints.take(HINT_WAIT_S)
-                if taken:
-                    worker.runner.wake()
-            except AWAY:
-                worker.runner.wake()
-                await asyncio.sleep(IDLE_CLAIM_S)
-    finally:
-        settling.cancel()
-
-
-async def _settle(hints: Hints) -> None:
     while True:
-        await asyncio.sleep(SETTLE_S)
+        await worker.runner.room()
         try:
-            async with asyncio.timeout(HINT_WAIT_S):
-                await hints.settle()
+            async with asyncio.timeout(HINT_WAIT_S + 1):
+                taken = await hints.take(HINT_WAIT_S)
+            if taken:
+                worker.runner.wake()
         except AWAY:
-            pass  # arq's poll runs those jobs: wakes that find nothing
+            worker.runner.wake()
+            await asyncio.sleep(IDLE_CLAIM_S)
 
 
 class _Poller(Worker):
@@ -180,7 +167,8 @@ async def _arq(worker: Process) -> None:
     try:
         await poller.async_run()
     finally:
-        await poller.close()
+        with contextlib.suppress(*AWAY):  # or it would hide that we are being cancelled
+            await poller.close()
 
 
 async def _supervise(run: Callable[[], Awaitable[None]]) -> None:

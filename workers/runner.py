@@ -54,11 +54,13 @@ class Runner:
         self._room = asyncio.Event()
         self._room.set()
         self._draining = False
+        self._claiming: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
+        self._claiming = asyncio.create_task(self._claim_forever(), name="claim")
         self._tasks = [
-            asyncio.create_task(self._claim_forever(), name="claim"),
+            self._claiming,
             asyncio.create_task(self._renew_forever(), name="renew"),
         ]
 
@@ -82,6 +84,10 @@ class Runner:
         """Claim nothing more; let turns end for `grace_s`, then hand the rest back."""
         self._draining = True
         self._room.clear()
+        # A claim under way still brings its turns: they are let end or handed back like the others.
+        self._wake.set()
+        if self._claiming is not None:
+            await asyncio.wait({self._claiming}, timeout=LEASE_S)
         tasks = {running.task for running in self._running.values() if running.task is not None}
         log.info("draining", turns=len(tasks), grace_s=grace_s)
         if tasks:
@@ -130,6 +136,14 @@ class Runner:
         if self.free <= 0:
             self._room.clear()
         running.task = asyncio.create_task(self._run(running), name=f"turn-{claim.turn_id}")
+        # Not in the task itself: one that is cancelled before its first step never runs.
+        running.task.add_done_callback(lambda _: self._leave(running))
+
+    def _leave(self, running: _Running) -> None:
+        del self._running[running.claim.lease_id]
+        if not self._draining:
+            self._room.set()
+            self._wake.set()
 
     async def _run(self, running: _Running) -> None:
         claim = running.claim
@@ -144,11 +158,6 @@ class Runner:
         except Exception as error:
             # What is left is an ending that could not be written; the lease runs out instead.
             log.exception("turn abandoned", error=type(error).__name__)
-        finally:
-            del self._running[claim.lease_id]
-            if not self._draining:
-                self._room.set()
-                self._wake.set()
         if ended == "lost":
             telemetry.LEASES_LOST.inc()
 
@@ -162,8 +171,9 @@ class Runner:
             if not held:
                 continue
             try:
-                await self._renew(held)
-            except Unavailable:
+                async with asyncio.timeout(RENEW_S):
+                    await self._renew(held)
+            except (Unavailable, TimeoutError):
                 log.warning("leases could not be renewed", turns=len(held))
             except Exception as error:
                 log.exception("renewal failed", error=type(error).__name__)

@@ -32,12 +32,19 @@ class Sweeper:
     """Needs PostgreSQL only; also runs on a full worker. Two of them are harmless."""
 
     def __init__(
-        self, db: Database, wakes: Wakes, publisher: Publisher, free: Callable[[], int]
+        self,
+        db: Database,
+        wakes: Wakes,
+        publisher: Publisher,
+        *,
+        free: Callable[[], int],
+        wake: Callable[[], None],
     ) -> None:
         self._db = db
         self._wakes = wakes
         self._publisher = publisher
         self._free = free
+        self._wake = wake
         self._seen = time.monotonic()
         self._expire_from = 0.0
 
@@ -66,6 +73,7 @@ class Sweeper:
                 self._publisher.announce(chat_id, version)
                 unclaimed += 1
         if unclaimed:
+            self._wake()  # Redis may be what lost them
             self._wakes.wake(max(1, min(unclaimed, self._free())))
 
     async def _expire(self) -> None:

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 
-from chatd import telemetry
+from chatd import memory, telemetry
 from chatd.api import chats, errors, health, models, openapi, servers, tools, turns
 from chatd.api.answers import REFUSALS
 from chatd.api.errors import Failures
@@ -106,6 +106,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncGenerator[None]:
     """Open in order, close in the other."""
     async with AsyncExitStack() as stack:
         app.state.parts = await _open(stack, settings, app.state.drain)
+        memory.settle()
         yield
 
 

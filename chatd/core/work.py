@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, TypedDict
 from uuid import UUID
 
+from chatd.core.errors import TurnError
 from chatd.core.messages import HistoryMessage, NewMessage
 from chatd.core.models import Model, ReasoningEffort
 from chatd.core.servers import McpServer
@@ -61,7 +62,8 @@ class LoadedTurn:
     policy_version: int
     system_prompt: str
     model: Model | None
-    """None when the config or its provider is gone or switched off."""
+    model_error: TurnError | None
+    """Why there is no model to call; None when there is one."""
     history: list[StoredMessage]
     journal: list[JournalEntry]
     notices: list["Notice"]

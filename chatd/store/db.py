@@ -82,6 +82,7 @@ class Database:
             json_deserializer=orjson.loads,
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,
+                "command_timeout": STATEMENT_TIMEOUT_MS / 1000 + CONNECT_TIMEOUT_S,
                 "server_settings": {
                     "application_name": application,
                     "statement_timeout": str(STATEMENT_TIMEOUT_MS),

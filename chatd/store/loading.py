@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import SecretStr
 
 from chatd import logs
-from chatd.core.errors import LeaseLost, TurnFailed, turn_error
+from chatd.core.errors import LeaseLost, TurnError, turn_error
 from chatd.core.models import Model, ModelOptions
 from chatd.core.servers import (
     ApiKeyAuth,
@@ -49,6 +49,7 @@ class TurnLoader:
         row = await patiently(lambda: self._db.fetch_one(hot.LOAD, claim.turn_id, claim.lease_id))
         if row is None:
             raise LeaseLost
+        model, model_error = self._model(row)
         return LoadedTurn(
             claim=claim,
             parent_chat_id=row["parent_chat_id"],
@@ -59,7 +60,8 @@ class TurnLoader:
             servers=self._read_servers(row["servers"]),
             policy_version=row["policy_version"],
             system_prompt=row["system_prompt"],
-            model=self._model(row),
+            model=model,
+            model_error=model_error,
             history=cast(list[StoredMessage], load(row["history"]) or []),
             journal=[_journal_entry(entry) for entry in load(row["journal"]) or ()],
             notices=load(row["notices"]),
@@ -86,35 +88,39 @@ class TurnLoader:
             server = self._servers[key] = to_server(row, self._keys)
         return server
 
-    def _model(self, row: Any) -> Model | None:
+    def _model(self, row: Any) -> tuple[Model | None, TurnError | None]:
+        """A turn without a model still loads: what it left open has to be closed."""
         if row["model_id"] is None or not (row["model_enabled"] and row["provider_enabled"]):
-            return None
-        return Model(
+            message = "This chat's model is no longer available; choose another one."
+            return None, turn_error("provider_disabled", message)
+        try:
+            api_key = self._api_key(row)
+        except (UnknownKey, Tampered) as error:
+            log.warning("a provider's key cannot be read", error=str(error))
+            message = "The provider's API key cannot be read; an administrator has to set it again."
+            return None, turn_error("missing_key", message)
+        model = Model(
             config_id=row["model_id"],
             provider_id=row["provider_id"],
             provider=row["provider"],
             name=row["model"],
             base_url=row["base_url"] or None,
-            api_key=self._api_key(row),
+            api_key=api_key,
             context_limit=row["context_limit"],
             options=ModelOptions.model_validate(load(row["options"])),
         )
+        return model, None
 
     def _api_key(self, row: Any) -> SecretStr | None:
         if row["api_key"] is None:
             return None
-        try:
-            return self._keys.decrypt(
-                row["api_key"],
-                row["api_key_key_id"],
-                table=PROVIDER_TABLE,
-                column="api_key",
-                row_id=row["provider_id"],
-            )
-        except (UnknownKey, Tampered) as error:
-            message = "The provider's API key cannot be read; an administrator has to set it again."
-            log.warning("a provider's key cannot be read", error=str(error))
-            raise TurnFailed(turn_error("missing_key", message)) from error
+        return self._keys.decrypt(
+            row["api_key"],
+            row["api_key_key_id"],
+            table=PROVIDER_TABLE,
+            column="api_key",
+            row_id=row["provider_id"],
+        )
 
 
 def to_server(row: dict[str, Any], keys: KeyRing) -> McpServer:

@@ -106,7 +106,7 @@ async def commit_results(
 async def mark_sent(
     db: Database, claim: Claim, step: int, positions: Sequence[int], policy_version: int
 ) -> frozenset[int]:
-    """Journal calls as `sent`; answers which may leave now (a closed one may not).
+    """Journal calls as `sent`; answers which may leave now: none of a turn that was stopped.
 
     Raises `Stale` when policy moved since `policy_version`: nothing was marked.
     """
@@ -178,8 +178,10 @@ async def finish_turn(
 
 async def hand_back(db: Database, claim: Claim, notices: Sequence[Notice] = ()) -> int:
     """Give a running turn back to the queue for another worker. Answers the chat's version."""
-    row = await db.fetch_one(
-        hot.HAND_BACK, claim.chat_id, claim.turn_id, claim.lease_id, dump(notices)
+    row = await patiently(
+        lambda: db.fetch_one(
+            hot.HAND_BACK, claim.chat_id, claim.turn_id, claim.lease_id, dump(notices)
+        )
     )
     if row is None:
         raise LeaseLost

@@ -4,6 +4,7 @@ Redis only hints. What a follower must not miss, it reads from PostgreSQL when a
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -12,6 +13,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from chatd.core.errors import Unavailable
 from chatd.stream.entry import Entry, channel, preview_key, unpack
 
 POLL_S = 2.0
@@ -26,6 +28,8 @@ MAX_WAITING = 2_000
 MAX_WAITING_BYTES = 16 * 2**20
 
 AWAY = (RedisError, OSError, TimeoutError)
+
+log = logging.getLogger(__name__)
 
 Versions = Callable[[Sequence[UUID]], Awaitable[Mapping[UUID, int]]]
 
@@ -203,6 +207,10 @@ class Hub:
                     confirmed.clear()
                 await asyncio.sleep(RECONNECT_S)
                 continue
+            except Exception:
+                log.exception("listening failed")  # the version check carries the streams
+                await asyncio.sleep(RECONNECT_S)
+                continue
             if message is not None:
                 self._take(message)
 
@@ -240,17 +248,23 @@ class Hub:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(self._poll_s)
-            await self._tell_again()
-            followed = list(self._followed)
-            if not followed:
-                continue
             try:
-                versions = await self._versions(followed)
+                await self._tell_again()
+                await self._compare()
+            except Unavailable:
+                pass  # the next round will tell
             except Exception:
-                continue
-            for chat_id in followed:
-                for subscription in self._followed.get(chat_id, ()):
-                    subscription.nudge(versions.get(chat_id, GONE))
+                log.exception("comparing versions failed")
+
+    async def _compare(self) -> None:
+        """Tell every follower what version its chat has by now."""
+        followed = list(self._followed)
+        if not followed:
+            return
+        versions = await self._versions(followed)
+        for chat_id in followed:
+            for subscription in self._followed.get(chat_id, ()):
+                subscription.nudge(versions.get(chat_id, GONE))
 
 
 GONE = 2**62

@@ -39,6 +39,8 @@ class Recorder:
         self.model: Model | None = None
         self.open: list[PlannedCall] = []
         """Calls that are history and have no result there yet."""
+        self.interrupted = False
+        """A commit found that the user has stopped the turn."""
 
     def started(self) -> None:
         self._feed.committed(
@@ -115,6 +117,7 @@ class Recorder:
             )
         self._count_step()
         self.open = list(calls)
+        self.interrupted = committed.status == TurnStatus.INTERRUPTING
         self._publish(committed.version, committed.commits, [message], committed.messages)
 
     async def result(self, planned: PlannedCall, result: ToolResult) -> None:
@@ -145,6 +148,7 @@ class Recorder:
             )
         self._journaled.clear()
         self.open = []
+        self.interrupted = committed.status == TurnStatus.INTERRUPTING
         self._publish(committed.version, committed.commits, messages, committed.messages)
 
     async def close_calls(self, known: dict[int, ToolResult]) -> None:
@@ -191,9 +195,9 @@ class Recorder:
         self._publish(ended.version, 0, messages, ended.messages, events, ended=True)
         return ended.status
 
-    async def hand_back(self) -> None:
-        """For another worker; what was shown and not committed is withdrawn."""
-        version = await work.hand_back(self._deps.db, self._claim)
+    async def hand_back(self, notices: Sequence[Notice]) -> None:
+        """For another worker. Readers withdraw what was shown and not committed."""
+        version = await work.hand_back(self._deps.db, self._claim, notices)
         self._feed.committed(version, 0, [], ended=True)
         self._deps.wakes.wake()
 

@@ -14,7 +14,7 @@ UNKNOWN = (
     " not repeated. Check before you call it again."
 )
 
-_CLOSED = ("done", "failed", "denied", "cancelled")
+_CLOSED = ("done", "failed", "unknown", "denied", "cancelled")
 
 
 def resume(turn: LoadedTurn, tools: Mapping[str, OfferedTool]) -> Start:

@@ -21,6 +21,7 @@ from chatd.loop import (
     CallEnded,
     LoopEvent,
     ResultsReady,
+    Start,
     StepReady,
     StepStarted,
     Streamed,
@@ -64,12 +65,18 @@ async def _run(turn: "_Turn", claim: Claim) -> str:
             return await turn.run()
     except LeaseLost:
         return "lost"
+    except _Interrupted:
+        return await settled(turn.interrupted())
     except TurnFailed as failed:
         return await settled(turn.failed(failed.error))
     except Exception as error:
         log.exception("turn failed", error=type(error).__name__)
         generic = turn_error("generic", "The turn failed unexpectedly.")
         return await settled(turn.failed(generic))
+
+
+class _Interrupted(Exception):
+    """A commit found that the user has stopped the turn; the renewal had not said so yet."""
 
 
 class _Turn:
@@ -102,20 +109,15 @@ class _Turn:
     async def _steps(self, loaded: LoadedTurn, limit: asyncio.Timeout) -> None:
         """The answer of the last step is then still to be committed."""
         async with limit:
+            self._take_up(resume(loaded, {}))
             model = _usable_model(loaded)
             self._record.model = model
             toolbox = self._toolbox = Toolbox(self._deps, loaded, self._control)
             with telemetry.stage("mcp_connect"):
                 await toolbox.open()
             self._record.notify(toolbox.notices)
-            start = resume(loaded, toolbox.by_name)
-            if start.open_step is not None:
-                self._record.open = [
-                    *start.open_step.open,
-                    *(planned for planned, _ in start.open_step.answered),
-                ]
             events = run_loop(
-                start,
+                resume(loaded, toolbox.by_name),
                 complete=lambda history: self._complete(loaded, model, toolbox, history),
                 call=toolbox.call,
                 tools=lambda: toolbox.by_name,
@@ -123,6 +125,15 @@ class _Turn:
             async with aclosing(events):
                 async for event in events:
                     await self._on(event)
+                    if self._record.interrupted:
+                        raise _Interrupted
+
+    def _take_up(self, start: Start) -> None:
+        """Know what an earlier attempt left open, before anything can fail or stop the turn."""
+        if start.open_step is not None:
+            answered = start.open_step.answered
+            self._record.open = [*start.open_step.open, *(planned for planned, _ in answered)]
+            self._results = {planned.position: result for planned, result in answered}
 
     async def _on(self, event: LoopEvent) -> None:
         match event:
@@ -210,20 +221,22 @@ class _Turn:
         """What the worker's reason to stop asks for, unless the turn had ended by itself."""
         if self._ended is not None:
             return self._ended
+        if self._control.stop == "drain" and await self._handed_back():
+            return "handed_back"
+        return "lost" if self._control.stop == "lost" else await self.interrupted()
+
+    async def interrupted(self) -> str:
+        """Keep what there is of the answer, answer the open calls, end the turn."""
         try:
-            if self._control.stop == "drain" and await self._handed_back():
-                return "handed_back"
-            if self._control.stop != "lost":
-                await self._record.close_calls(self._results)
-                return await self._finish(TurnStatus.INTERRUPTED)
+            await self._record.close_calls(self._results)
+            return await self._finish(TurnStatus.INTERRUPTED)
         except LeaseLost:
-            pass
-        return "lost"
+            return "lost"
 
     async def _handed_back(self) -> bool:
         """False when it is no longer ours, or when its user has stopped it meanwhile."""
         try:
-            await self._record.hand_back()
+            await self._record.hand_back(self._notices())
         except LeaseLost:
             return False
         return True
@@ -247,9 +260,8 @@ class _Turn:
 
 
 def _usable_model(loaded: LoadedTurn) -> Model:
-    if loaded.model is None:
-        message = "This chat's model is no longer available; choose another one."
-        raise TurnFailed(turn_error("provider_disabled", message))
+    if loaded.model_error is not None or loaded.model is None:
+        raise TurnFailed(loaded.model_error or turn_error("config", "There is no model to call."))
     return loaded.model
 
 

@@ -21,7 +21,7 @@ from chatd.store import migrations, tokens, users
 from chatd.store.db import Database
 from chatd.store.users import Role
 from tests.e2e.client import Client
-from tests.waiting import soon, until
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 CHATD = (sys.executable, "-c", "from chatd.cli.main import app; app()")
@@ -52,10 +52,6 @@ class Process:
         line = await until(found)
         assert line is not None
         return line
-
-    async def repeats(self, event: str, times: int) -> None:
-        """Returns when there are so many of these lines."""
-        await soon(lambda: len(self.lines(event)) >= times, within_s=60)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
+from uuid import uuid4
 
 from chatd.store.db import Database
 from tests.e2e.client import Client, Posted, Watch, call, spoken
@@ -13,7 +14,6 @@ from tests.e2e.view import View, text_of
 from tests.waiting import soon
 
 TAKEN_OVER_WITHIN_S = 15
-ONCE = "done once"
 
 
 async def test_a_killed_workers_turns_go_on_and_nothing_is_done_twice(
@@ -27,7 +27,8 @@ async def test_a_killed_workers_turns_go_on_and_nothing_is_done_twice(
         AsyncExitStack() as stack,
     ):
         only = {"mcp_server_ids": [ledger["id"]]}
-        unsafe = await _unsafe_call_under_way(crew, gate, member, only)
+        once = str(uuid4())
+        unsafe = await _unsafe_call_under_way(crew, gate, member, once, only)
         between = await member.create(call("demo__add", a=2, b=3), "/hang 2", "/say added")
         safe = await member.create(call("demo__slow", seconds=3), "/echo")
         streaming = await member.create("/long 100 20")
@@ -46,7 +47,7 @@ async def test_a_killed_workers_turns_go_on_and_nothing_is_done_twice(
         for posted, watch in zip(turns, watches, strict=True):
             await _completed(member, posted, watch)
 
-    assert appended(crew, ONCE) == 1
+    assert appended(crew, once) == 1
     await _unsafe_call_was_not_repeated(db, member, unsafe)
     await _went_on_after_the_committed_step(db, member, between)
     await _safe_call_was_repeated(db, member, safe)
@@ -54,14 +55,14 @@ async def test_a_killed_workers_turns_go_on_and_nothing_is_done_twice(
 
 
 async def _unsafe_call_under_way(
-    crew: Fleet, gate: Gate, member: Client, only: dict[str, Any]
+    crew: Fleet, gate: Gate, member: Client, once: str, only: dict[str, Any]
 ) -> Posted:
     """The server has done it, and its answer is on the way."""
     _, warmed = await member.run(call("ledger__append", text="before"), **only)
     assert not warmed[2]["content"][0]["is_error"]
     gate.shut()
-    posted = await member.create(call("ledger__append", text=ONCE), "/echo", **only)
-    await soon(lambda: appended(crew, ONCE))
+    posted = await member.create(call("ledger__append", text=once), "/echo", **only)
+    await soon(lambda: appended(crew, once))
     return posted
 
 

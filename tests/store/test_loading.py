@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import pytest
 from pydantic import SecretStr
 
-from chatd.core.errors import TurnFailed
 from chatd.core.servers import ApiKeyAuth, UnusableAuth
 from chatd.store.db import Database
 from chatd.store.loading import TurnLoader
@@ -46,7 +44,8 @@ async def test_a_kind_of_credentials_not_known_here_is_unusable(db: Database) ->
 async def test_a_provider_key_that_cannot_be_read_fails_the_turn_and_says_so(db: Database) -> None:
     claim = await (await make_seed(db)).claimed()
     await db.fetch("UPDATE model_providers SET api_key = '\\x01', api_key_key_id = 'gone'")
-    with pytest.raises(TurnFailed) as failed:
-        await TurnLoader(db, KEYS).load(claim)
-    assert failed.value.error["kind"] == "missing_key"
-    assert "gone" not in failed.value.error["detail"]
+    loaded = await TurnLoader(db, KEYS).load(claim)
+    assert loaded.model is None
+    assert loaded.model_error is not None
+    assert loaded.model_error["kind"] == "missing_key"
+    assert "gone" not in loaded.model_error["detail"]

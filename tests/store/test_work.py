@@ -185,3 +185,11 @@ async def test_a_turn_that_is_being_stopped_is_not_handed_back(seed: Seed) -> No
     with pytest.raises(LeaseLost):
         await work.hand_back(seed.db, claim)
     assert (await finish(seed, claim)).status == "interrupted"
+
+
+async def test_a_turn_that_was_stopped_sends_nothing_more(seed: Seed) -> None:
+    claim = await seed.claimed()
+    await commit_calls(seed, claim)
+    await seed.db.fetch("UPDATE turns SET status = 'interrupting' WHERE id = $1", claim.turn_id)
+    assert await work.mark_sent(seed.db, claim, 1, [1, 2], 1) == frozenset()
+    assert await journal(seed, claim) == [(1, "intended"), (2, "intended")]

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import orjson
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from chatd.stream.entry import Entry, Event, hint, pack, render, unpack
 
@@ -19,6 +19,7 @@ EVENTS = st.lists(
 ).map(tuple)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # of a busy machine
 @given(
     events=EVENTS,
     numbers=st.lists(st.integers(0, 2**53), min_size=6, max_size=6),

@@ -2,13 +2,15 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import orjson
+from redis.asyncio import Redis
 
 from chatd.core.work import Claim
 from chatd.store.chats import get_turn, list_messages
+from chatd.stream.entry import preview_key
 from chatd.turn.deps import Control, StopReason, TurnDeps
 from chatd.turn.run import run_turn
 from tests.seed import Seed
@@ -43,8 +45,9 @@ class Running:
 
 
 class Bench:
-    def __init__(self, seed: Seed, deps: TurnDeps, server_id: UUID) -> None:
+    def __init__(self, seed: Seed, deps: TurnDeps, redis: Redis, server_id: UUID) -> None:
         self.seed = seed
+        self.redis = redis
         self.deps = deps
         self.server_id = server_id
 
@@ -91,6 +94,10 @@ class Bench:
                     case _:
                         lines.append(part["text"])
         return lines
+
+    async def preview(self, claim: Claim) -> bool:
+        """Whether the model has begun to speak, for all to see."""
+        return await cast(Any, self.redis).exists(preview_key(claim.chat_id)) > 0
 
     async def states(self, claim: Claim) -> list[str]:
         """The journal's, in call order."""

@@ -1,6 +1,6 @@
 """Turns on the scripted model and the demo MCP server, run by hand."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,10 @@ from tests.turning import turn_deps
 
 
 @pytest.fixture
-def demo_journal(services_folder: Path) -> Path:
-    """What `demo__append` wrote."""
-    return services_folder / "demo-server" / "demo-journal.txt"
+def appended(services_folder: Path) -> Callable[[str], int]:
+    """How often `demo__append` really ran with this text."""
+    file = services_folder / "demo-server" / "demo-journal.txt"
+    return lambda text: file.read_text().splitlines().count(text) if file.exists() else 0
 
 
 @pytest.fixture
@@ -28,4 +29,4 @@ async def bench(
         db, url=demo_server.url, availability="default_on", trust_annotations=True
     )
     async with turn_deps(db, redis) as deps:
-        yield Bench(seed, deps, server_id)
+        yield Bench(seed, deps, redis, server_id)

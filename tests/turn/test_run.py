@@ -1,7 +1,7 @@
 """A turn from claim to end, on a real model server and a real MCP server."""
 
 import asyncio
-from uuid import UUID
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -12,13 +12,14 @@ from chatd.store.editing import delete_chat
 from chatd.turn.deps import Control
 from chatd.turn.run import run_turn
 from tests.seed import change_server, make_model, make_server
+from tests.store.working import statuses
 from tests.stream.listening import data, listening
 from tests.turn.bench import Bench, at_once, call
 from tests.waiting import one
 
 
 async def test_an_answer_is_kept_with_what_it_cost(bench: Bench) -> None:
-    cost = Prices(input=1_000_000, output=2_000_000).model_dump()
+    cost = Prices(input=500_000, output=1_000_000).model_dump()
     url = await one(bench.seed.db, "SELECT base_url FROM model_providers")
     model_id = await make_model(bench.seed.db, url["base_url"], cost=cost)
     await bench.seed.chat("/say hello there", model_config_id=model_id)
@@ -28,9 +29,8 @@ async def test_an_answer_is_kept_with_what_it_cost(bench: Bench) -> None:
     assert answer["content"] == [{"type": "text", "text": "hello there"}]
     usage = answer["usage"]
     assert usage["output_tokens"] > 0
-    assert usage["total_cost_micros"] == 1_000_000 * (
-        usage["input_tokens"] + 2 * usage["output_tokens"]
-    )
+    expected = 500_000 * usage["input_tokens"] + 1_000_000 * usage["output_tokens"]
+    assert usage["total_cost_micros"] == expected
     turn = await bench.turn(claim)
     assert (turn["status"], turn["error"], turn["notices"]) == ("completed", None, [])
     assert turn["started_at"] < turn["first_token_at"] < turn["finished_at"]
@@ -48,12 +48,12 @@ async def test_tools_are_called_and_their_results_told(bench: Bench) -> None:
         'demo__fail({"message":"no"})',
         "-> 5",
         "-> hi",
-        "-> no",
+        "-> Error executing tool fail: no",
         'demo__add({"a":5,"b":1})',
         "-> 6",
         "six",
     ]
-    assert await bench.states(claim) == ["done", "done", "failed", "done"]
+    assert await bench.states(claim) == ["done"] * 4  # a tool that fails has run
     await bench.complete(claim)
     (step, *_) = [m for m in await bench.messages(claim) if m["role"] == "assistant"]
     assert {part["mcp_server_config_id"] for part in step["content"]} == {str(bench.server_id)}
@@ -62,7 +62,7 @@ async def test_tools_are_called_and_their_results_told(bench: Bench) -> None:
 async def test_arguments_that_are_no_json_are_told_to_the_model(bench: Bench) -> None:
     claim = await bench.run("/call demo__add not json", "/echo")
     assert (await bench.turn(claim))["status"] == "completed"
-    assert (await bench.told(claim))[-1].startswith("invalid JSON input")
+    assert "invalid JSON input" in (await bench.told(claim))[-1]
     await bench.complete(claim)
 
 
@@ -70,7 +70,7 @@ async def test_the_answers_events_are_published_with_the_rows(bench: Bench, redi
     claim = await bench.claim(call("add", a=2, b=3), "/say five of them")
     async with listening(redis, claim.chat_id) as channel:
         assert await run_turn(bench.deps, claim, Control()) == "completed"
-        events = []
+        events: list[Any] = []
         while not events or events[-1].get("status") != "completed":
             events += data(await channel.entry())
     messages = [event["message"] for event in events if event["type"] == "message"]
@@ -87,22 +87,17 @@ async def test_the_answers_events_are_published_with_the_rows(bench: Bench, redi
 # --- failures
 
 
-@pytest.mark.parametrize(
-    ("script", "kind"),
-    [("/fail 401", "auth"), ("/fail 404", "config"), ("/say half\n/fail 400", None)],
-)
-async def test_a_model_that_says_no_fails_the_turn(
-    bench: Bench, script: str, kind: str | None
+@pytest.mark.parametrize(("status", "kind"), [(401, "auth"), (404, "config")])
+async def test_a_model_that_says_no_fails_the_turn_and_its_queue_waits(
+    bench: Bench, status: int, kind: str
 ) -> None:
-    claim = await bench.claim(script)
+    claim = await bench.claim(f"/fail {status}")
     await bench.seed.send(claim.chat_id, "waits")
-    assert await run_turn(bench.deps, claim, Control()) in {"failed", "completed"}
+    assert await run_turn(bench.deps, claim, Control()) == "failed"
     turn = await bench.turn(claim)
-    if kind is not None:
-        assert (turn["status"], turn["error"]["kind"]) == ("failed", kind)
-        assert turn["error"]["retryable"] is False
-        status = await one(bench.seed.db, "SELECT status FROM turns ORDER BY position DESC")
-        assert status["status"] == "queued"
+    assert (turn["status"], turn["error"]["kind"]) == ("failed", kind)
+    assert turn["error"]["retryable"] is False
+    assert await statuses(bench.seed, claim.chat_id) == ["failed", "queued"]
 
 
 async def test_a_retry_withdraws_what_the_failed_attempt_showed(bench: Bench, redis: Redis) -> None:
@@ -203,4 +198,3 @@ async def test_a_turn_that_is_no_longer_ours_writes_nothing(bench: Bench) -> Non
     assert await running.task == "lost"
     rows = await bench.seed.db.fetch("SELECT role FROM chat_messages")
     assert [row["role"] for row in rows] == ["user"]
-    assert UUID(str(claim.turn_id))

@@ -67,7 +67,7 @@ SELECT bump.version, fence.status, turn.commits, {_MESSAGE_ROWS} FROM bump, fenc
 
 MARK_SENT = """
 WITH fence AS (
-    SELECT id FROM turns WHERE id = $1 AND lease_id = $2 FOR UPDATE
+    SELECT id, status FROM turns WHERE id = $1 AND lease_id = $2 FOR UPDATE
 ), policy AS (
     SELECT version FROM policy_state FOR SHARE
 ), sent AS (
@@ -75,6 +75,7 @@ WITH fence AS (
     FROM fence, policy
     WHERE j.turn_id = fence.id AND j.step = $3 AND j.position = ANY ($4::int[])
         AND j.state IN ('intended', 'sent') AND policy.version = $5
+        AND fence.status = 'running'  -- a stopped turn sends nothing more
     RETURNING j.position
 )
 SELECT policy.version AS policy_version, ARRAY(SELECT position FROM sent) AS positions
