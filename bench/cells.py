@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from bench import seeding
-from bench.asking import API, Ask, Sample, quantile, repeat, show
+from bench.asking import API, PART, Ask, Sample, ask_model, quantile, repeat, show
 from bench.system import System, busy_s, own_s, running
 
 FOLLOWERS = 1000
@@ -85,6 +85,9 @@ async def idle_followers(_turns: int) -> Report:
             for chat in chats:
                 await many.enter_async_context(_following(system, chat))
             after = api.memory_full_info()
+            held = len(api.net_connections())
+            if held < FOLLOWERS:
+                raise RuntimeError(f"only {held} connections are open")
             connections = await _connections(system, api)
             cpu, began = api.cpu_times(), time.perf_counter()
             await asyncio.sleep(5)
@@ -103,8 +106,9 @@ async def _following(system: System, chat: str) -> AsyncGenerator[None]:
     """Follow until the way out; the snapshot has arrived."""
     async with system.chatd.stream("GET", f"{API}/chats/{chat}/stream") as answer:
         answer.raise_for_status()
-        await anext(answer.aiter_raw())
-        yield
+        async with aclosing(answer.aiter_raw()) as chunks:  # dropping it would hang up
+            await anext(chunks)
+            yield
 
 
 async def _connections(system: System, api: psutil.Process) -> int:

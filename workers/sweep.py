@@ -39,13 +39,15 @@ class Sweeper:
         *,
         free: Callable[[], int],
         wake: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db = db
         self._wakes = wakes
         self._publisher = publisher
         self._free = free
         self._wake = wake
-        self._seen = time.monotonic()
+        self._clock = clock
+        self._seen = clock()
         self._expire_from = 0.0
 
     async def run(self) -> None:
@@ -61,7 +63,7 @@ class Sweeper:
     async def sweep(self) -> None:
         """One round of all rules. Raises `Unavailable`."""
         unclaimed = await count_unclaimed(self._db)
-        now = time.monotonic()
+        now = self._clock()
         if now - self._seen > EVERY_S + JITTER_S + BLIND_S:
             self._expire_from = now + LEASE_S
         self._seen = now

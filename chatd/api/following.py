@@ -9,12 +9,14 @@ import orjson
 
 from chatd.api.frames import Cursor, frame, from_row
 from chatd.core.events import EventType
-from chatd.core.turns import ACTIVE, ENDED, chat_status
+from chatd.core.turns import ACTIVE, ENDED, TurnStatus, chat_status
 from chatd.store.following import ChatState, TurnState
 from chatd.stream.entry import Entry, Event
 
 _ENDED = {status.value for status in ENDED}
 _ACTIVE = {status.value for status in ACTIVE}
+_SPEAKING = {TurnStatus.RUNNING.value, TurnStatus.INTERRUPTING.value}
+"""A turn in any other status has no preview, whatever its worker still says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,10 @@ class Reader:
 
     def __init__(self, chat_id: UUID, *, turn_id: UUID | None = None) -> None:
         self.chat_id = str(chat_id)
+        self.turn_id = turn_id
         self.only = str(turn_id) if turn_id is not None else None
-        self.cursor = Cursor()
+        self._start = Cursor.of(chat_id)
+        self.cursor = self._start
         self.behind = False
         self.finished = False
         """The one turn it follows has ended, or needs its client to act."""
@@ -81,10 +85,13 @@ class Reader:
                 before = before.at(message_id=next(ids))
             at = before
             if place == len(entry.events) - 1:
-                at = Cursor(entry.version, before.message_id, entry.attempt, entry.last)
+                at = self._after(entry, before)
             frames.append(self._frame(at, event, entry.turn_id))
-        self.cursor = Cursor(entry.version, before.message_id, entry.attempt, entry.last)
+        self.cursor = self._after(entry, before)
         return b"".join(frames)
+
+    def _after(self, entry: Entry, before: Cursor) -> Cursor:
+        return before.at(version=entry.version, attempt=entry.attempt, seq=entry.last)
 
     def _take_preview(self, entry: Entry) -> bytes:
         if entry.turn_id != self._turn or entry.attempt != self._attempt:
@@ -132,29 +139,34 @@ class Reader:
         if queue != self._queue:
             self._queue = queue
             told.append(self._row("queue_update", None, {"queued_messages": state.queue}))
-        for turn in state.turns:
-            if self._tells_of(turn, since, is_current=turn is current, repeat=repeat):
-                told += self._turn_rows(turn, state.turns)
+        for turn in self._told_of(state):
+            if not since or turn.version > since or (turn is current and repeat):
+                told += self._turn_rows(turn, state.turns, since)
         if current is not None:
             self._track(current.view["id"], current.view["attempt"], current.commits)
+            self._blind = self._blind or current.view["status"] not in _SPEAKING
         self.behind = False
         return self._framed(told, state.version)
 
-    def _tells_of(self, turn: TurnState, since: int, *, is_current: bool, repeat: bool) -> bool:
+    def _told_of(self, state: ChatState) -> list[TurnState]:
         """A first snapshot tells of the current turn only; later, every change is told."""
-        if is_current and (repeat or not since):
-            return True
-        if not since and not repeat:
-            return turn.view["id"] == self.only
-        return turn.version > since
+        if self.only is not None:
+            return [state.own] if state.own is not None else []
+        return state.turns if self.cursor.version else state.turns[-1:]
 
     def _framed(self, told: list[_Told], version: int) -> bytes:
-        """Only the last frame's cursor says that the rows were told completely."""
+        """Only the last frame's cursor says that the rows were told completely.
+
+        In a first snapshot already the one before it: the turn it told of may end meanwhile, and
+        the last frame, the status, is said again to whoever comes back.
+        """
+        told = [row for row in told if self._is_for(row.turn_id)]
+        whole = len(told) if self.cursor.version else len(told) - 1
         frames: list[bytes] = []
         for place, row in enumerate(told, 1):
             if row.message_id:
                 self.cursor = self.cursor.at(message_id=row.message_id)
-            if place == len(told):
+            if place >= whole:
                 self.cursor = self.cursor.at(version=version)
             frames.append(self._frame(self.cursor, row.event, row.turn_id))
         self.cursor = self.cursor.at(version=version)
@@ -162,7 +174,7 @@ class Reader:
 
     def restart(self) -> bytes:
         """The history the reader holds is not ours any more: it drops all, a snapshot follows."""
-        self.cursor = Cursor()
+        self.cursor = self._start
         self._queue = b""
         self._shown = False
         return frame(self.cursor, from_row("history_reset", self.chat_id, None, {}))
@@ -194,26 +206,27 @@ class Reader:
     def _withdrawn_if_moved(self, turn: TurnState, *, always: bool) -> list[_Told]:
         now = (turn.view["id"], turn.view["attempt"], turn.commits)
         moved = now != (self._turn, self._attempt, self._commits)
-        return self._withdrawn() if moved or always else []
+        silent = turn.view["status"] not in _SPEAKING
+        return self._withdrawn() if moved or silent or always else []
 
     def _messages(self, state: ChatState) -> list[_Told]:
         told: list[_Told] = []
         for message in state.messages:
             data: dict[str, Any] = {"message": message}
-            if self.cursor == Cursor() and not told:
+            if self.cursor == self._start and not told and self.only is None:
                 data["has_more"] = state.has_more
             told.append(self._row("message", message["turn_id"], data, message["id"]))
         return told
 
-    def _turn_rows(self, turn: TurnState, turns: list[TurnState]) -> list[_Told]:
+    def _turn_rows(self, turn: TurnState, turns: list[TurnState], since: int) -> list[_Told]:
         view = turn.view
         active = next((t.view["status"] for t in turns if t.view["status"] in _ACTIVE), None)
         status = {
             "status": view["status"],
-            "chat_status": chat_status(active, turns[-1].view["status"]),
+            "chat_status": chat_status(active, turns[-1].view["status"] if turns else None),
         }
         rows: list[tuple[EventType, dict[str, Any]]] = [("turn", {"turn": view})]
-        if view["error"] is not None:
+        if view["error"] is not None and turn.version > since:
             rows.append(("error", {"error": view["error"]}))
         rows.append(("status", status))
         if view["id"] == self.only and view["status"] in _ENDED:
@@ -240,6 +253,7 @@ class Reader:
         return self.withdraw() if other else b""
 
     def _frame(self, cursor: Cursor, event: Event, turn_id: str | None) -> bytes:
-        if self.only is not None and turn_id is not None and turn_id != self.only:
-            return b""
-        return frame(cursor, event)
+        return frame(cursor, event) if self._is_for(turn_id) else b""
+
+    def _is_for(self, turn_id: str | None) -> bool:
+        return self.only is None or turn_id is None or turn_id == self.only

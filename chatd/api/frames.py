@@ -3,13 +3,15 @@
 import re
 from dataclasses import dataclass, replace
 from typing import Any, Self
+from uuid import UUID
+from zlib import crc32
 
 from chatd.core.events import EventType
 from chatd.stream.entry import Event, render
 
 COMMENT = b": \n\n"
 
-_CURSOR = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,9})-(\d{1,9})")
+_CURSOR = re.compile(r"(\d{1,18})-(\d{1,18})-(\d{1,9})-(\d{1,9})-([0-9a-f]{8})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,22 +19,31 @@ class Cursor:
     """How far a reader is: the chat's version, the last message id, and the preview's position.
 
     Opaque to clients. `version` is the last one read completely; messages after `message_id` may
-    still follow for the next one.
+    still follow for the next one. `chat` tells one chat's cursors from another's.
     """
 
     version: int = 0
     message_id: int = 0
     attempt: int = 0
     seq: int = 0
+    chat: int = 0
+
+    @classmethod
+    def of(cls, chat_id: UUID, version: int = 0, message_id: int = 0) -> Self:
+        return cls(version, message_id, chat=crc32(chat_id.bytes))
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
         """None for anything that is not one of ours."""
         match = _CURSOR.fullmatch(text)
-        return cls(*(int(group) for group in match.groups())) if match else None
+        if match is None:
+            return None
+        *numbers, chat = match.groups()
+        return cls(*(int(number) for number in numbers), chat=int(chat, 16))
 
     def encode(self) -> bytes:
-        return b"%d-%d-%d-%d" % (self.version, self.message_id, self.attempt, self.seq)
+        place = (self.version, self.message_id, self.attempt, self.seq)
+        return b"%d-%d-%d-%d-%08x" % (*place, self.chat)
 
     def at(self, **changes: int) -> "Cursor":
         return replace(self, **changes)

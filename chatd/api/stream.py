@@ -19,7 +19,7 @@ from chatd.commands import Submitted
 from chatd.core.errors import Unavailable
 from chatd.core.turns import ENDED
 from chatd.store.db import Database
-from chatd.store.following import read_state
+from chatd.store.following import ChatState, last_message_before, read_state
 from chatd.stream.hub import Hub, Subscription
 
 HEARTBEAT_S = 15.0
@@ -159,12 +159,23 @@ class Streams:
         """The answer as the first event; after a repeated request also where its turn is now."""
         turn = submitted.body["turn"]
         if submitted.created:
-            reader.begin(Cursor(submitted.version, turn["user_message_id"] or 0))
+            last = turn["user_message_id"] or await self._last_message(submitted)
+            reader.begin(Cursor.of(submitted.chat_id, submitted.version, last))
         first = frame(reader.cursor, ("turn", orjson.dumps(submitted.body)))
         if not submitted.created:
             first += await self._snapshot(reader, submitted.chat_id, None, None)
             reader.finished = reader.finished or turn["status"] in _ENDED
         return first
+
+    async def _last_message(self, submitted: Submitted) -> int:
+        """Where a queued turn's stream begins; without the database still right, only earlier."""
+        try:
+            return await last_message_before(self.db, submitted.chat_id, submitted.turn_id)
+        except Unavailable:
+            return 0
+
+    async def _read(self, reader: Reader, chat_id: UUID, after: int | None) -> ChatState | None:
+        return await read_state(self.db, chat_id, after, reader.turn_id)
 
     async def _snapshot(
         self, reader: Reader, chat_id: UUID, cursor: str | None, after_id: int | None
@@ -172,17 +183,17 @@ class Streams:
         """Redis position first, then the rows: what is published meanwhile waits in the queue."""
         preview = await self.hub.preview(chat_id)
         known = Cursor.parse(cursor) if cursor is not None else None
-        if known == Cursor():
+        if known == reader.cursor:
             known = cursor = None  # it hung up before it was told anything
         after = known.message_id if known is not None else after_id
-        state = await read_state(self.db, chat_id, after)
+        state = await self._read(reader, chat_id, after)
         if state is None:
             return _gone(reader)
         frames = b""
-        if cursor is not None and not _continues(known, state.version, state.history_version):
+        if cursor is not None and not _continues(reader, known, state):
             frames = reader.restart()
             known = None
-            state = await read_state(self.db, chat_id, None)
+            state = await self._read(reader, chat_id, None)
             if state is None:
                 return frames + _gone(reader)
         if known is not None:
@@ -198,21 +209,26 @@ class Streams:
         first: bytes,
     ) -> AsyncGenerator[bytes]:
         yield COMMENT + first
-        checked = time.monotonic()
+        checked = spoken = time.monotonic()
         while not (reader.finished or subscription.overrun or subscription.closing):
-            yield await self._next(reader, subscription) or COMMENT
-            if time.monotonic() - checked > self.recheck_s:
-                checked = time.monotonic()
+            silent_s = time.monotonic() - spoken
+            chunk = await self._next(reader, subscription, max(self.heartbeat_s - silent_s, 0))
+            now = time.monotonic()
+            if chunk or now - spoken >= self.heartbeat_s:
+                yield chunk or COMMENT
+                spoken = time.monotonic()
+            if now - checked > self.recheck_s:
+                checked = now
                 if not await _still(allowed):
                     yield reader.error("auth", "This stream is no longer allowed.")
                     return
         if subscription.overrun:
             telemetry.FOLLOWERS_DROPPED.inc()
 
-    async def _next(self, reader: Reader, subscription: Subscription) -> bytes:
-        """The frames of what comes next; empty when nothing did for a heartbeat."""
+    async def _next(self, reader: Reader, subscription: Subscription, wait_s: float) -> bytes:
+        """The frames of what comes next; empty when it says nothing, or nothing came in time."""
         chunk = b""
-        for entry in await subscription.wait(self.heartbeat_s):
+        for entry in await subscription.wait(wait_s):
             chunk += reader.take(entry)
             if reader.behind:
                 chunk += await self._catch_up(reader, subscription.chat_id)
@@ -225,10 +241,10 @@ class Streams:
 
     async def _catch_up(self, reader: Reader, chat_id: UUID) -> bytes:
         try:
-            state = await read_state(self.db, chat_id, reader.cursor.message_id)
+            state = await self._read(reader, chat_id, reader.cursor.message_id)
             if state is not None and state.history_version > reader.cursor.version:
                 frames = reader.restart()
-                state = await read_state(self.db, chat_id, None)
+                state = await self._read(reader, chat_id, None)
                 return frames + (reader.catch_up(state) if state else _gone(reader))
         except Unavailable:
             await asyncio.sleep(AWAY_PAUSE_S)  # the version check brings us here again
@@ -236,9 +252,13 @@ class Streams:
         return reader.catch_up(state) if state is not None else _gone(reader)
 
 
-def _continues(known: Cursor | None, version: int, history_version: int) -> bool:
-    """Whether a reader at this cursor may go on: one of ours, and no edit or clear since."""
-    return known is not None and history_version <= known.version <= version
+def _continues(reader: Reader, known: Cursor | None, state: ChatState) -> bool:
+    """Whether a reader at this cursor may go on: this chat's, and no edit or clear since."""
+    return (
+        known is not None
+        and known.chat == reader.cursor.chat
+        and state.history_version <= known.version <= state.version
+    )
 
 
 def _gone(reader: Reader) -> bytes:

@@ -22,6 +22,11 @@ READABLE = """
     m.chat_id = c.id AND NOT m.deleted AND m.visibility <> 'model'
 """
 
+LAST_BEFORE = """
+SELECT coalesce((SELECT min(id) - 1 FROM chat_messages WHERE turn_id = $2),
+    (SELECT max(id) FROM chat_messages WHERE chat_id = $1), 0) AS id
+"""
+
 STATE = f"""
 SELECT c.version, c.history_version,
     (SELECT json_agg(x) FROM (SELECT {hot.TURN_COLUMNS} FROM turns t
@@ -29,7 +34,12 @@ SELECT c.version, c.history_version,
     (SELECT json_agg(x) FROM (SELECT {hot.TURN_COLUMNS}, t.commits, t.version, t.position
         FROM turns t WHERE t.chat_id = c.id AND t.user_message_id IS NOT NULL
         ORDER BY t.user_message_id DESC LIMIT {RECENT_TURNS}) AS x) AS turns,
-    CASE WHEN $2::bigint IS NULL THEN
+    (SELECT row_to_json(x) FROM (SELECT {hot.TURN_COLUMNS}, t.commits, t.version
+        FROM turns t WHERE t.id = $3::uuid AND t.chat_id = c.id) AS x) AS own,
+    CASE WHEN $3 IS NOT NULL THEN
+        (SELECT json_agg(x ORDER BY x.id) FROM (SELECT {MESSAGE_COLUMNS} FROM chat_messages m
+            WHERE {READABLE} AND m.turn_id = $3 AND m.id > coalesce($2::bigint, 0)) AS x)
+    WHEN $2 IS NULL THEN
         (SELECT json_agg(x ORDER BY x.id) FROM (SELECT {MESSAGE_COLUMNS} FROM chat_messages m
             WHERE {READABLE} ORDER BY m.id DESC LIMIT {NEWEST + 1}) AS x)
     ELSE
@@ -59,27 +69,42 @@ class ChatState:
     has_more: bool
     queue: list[Any]
     turns: list[TurnState]
+    own: TurnState | None = None
+    """The one turn that was asked for, whatever its age, also when it is queued."""
 
 
-async def read_state(db: Database, chat_id: UUID, after_message_id: int | None) -> ChatState | None:
-    """Everything after that message, or the newest 50; None when the chat is gone."""
-    row = await db.fetch_one(STATE, chat_id, after_message_id)
+async def read_state(
+    db: Database, chat_id: UUID, after_message_id: int | None, turn_id: UUID | None = None
+) -> ChatState | None:
+    """Everything after that message, or the newest 50; None when the chat is gone.
+
+    With a turn, only that turn's messages, however many follow them.
+    """
+    row = await db.fetch_one(STATE, chat_id, after_message_id, turn_id)
     if row is None:
         return None
     messages = [message_view(message) for message in load(row["messages"]) or ()]
-    has_more = after_message_id is None and len(messages) > NEWEST
-    turns = [
-        TurnState(turn_view(turn), turn["version"], turn["commits"])
-        for turn in reversed(load(row["turns"]) or [])
-    ]
+    has_more = turn_id is None and after_message_id is None and len(messages) > NEWEST
+    own = load(row["own"])
     return ChatState(
         version=row["version"],
         history_version=row["history_version"],
         messages=messages[-NEWEST:] if has_more else messages,
         has_more=has_more,
         queue=[queued_view(turn) for turn in load(row["queue"]) or ()],
-        turns=turns,
+        turns=[_turn_state(turn) for turn in reversed(load(row["turns"]) or [])],
+        own=_turn_state(own) if own is not None else None,
     )
+
+
+def _turn_state(turn: Any) -> TurnState:
+    return TurnState(turn_view(turn), turn["version"], turn["commits"])
+
+
+async def last_message_before(db: Database, chat_id: UUID, turn_id: UUID) -> int:
+    """The id after which a turn's messages come, also when it has none yet; 0 in an empty chat."""
+    row = await db.fetch_one(LAST_BEFORE, chat_id, turn_id)
+    return row["id"] if row is not None else 0
 
 
 async def read_versions(db: Database, chat_ids: Sequence[UUID]) -> Mapping[UUID, int]:

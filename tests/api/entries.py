@@ -53,9 +53,15 @@ def commit(
 
 
 def turn_state(
-    status: str, version: int, *, turn: UUID = OWN, attempt: int = 1, commits: int = 0
+    status: str,
+    version: int,
+    *,
+    turn: UUID = OWN,
+    attempt: int = 1,
+    commits: int = 0,
+    error: Any = None,
 ) -> TurnState:
-    view = {"id": str(turn), "attempt": attempt, "status": status, "error": None}
+    view = {"id": str(turn), "attempt": attempt, "status": status, "error": error}
     return TurnState(view, version, commits)
 
 
@@ -66,7 +72,8 @@ def state(version: int, *turns: TurnState, messages: tuple[int, ...] = (), queue
         messages=[{"id": number, "turn_id": str(OWN)} for number in messages],
         has_more=False,
         queue=[{"id": number} for number in range(queue)],
-        turns=list(turns),
+        turns=[turn for turn in turns if turn.view["status"] != "queued"],
+        own=next((turn for turn in turns if turn.view["id"] == str(OWN)), None),
     )
 
 
@@ -81,4 +88,6 @@ def told(frames: bytes) -> list[str]:
 
 
 def ids(frames: bytes) -> list[str]:
-    return [frame.split(b"\n")[0][4:].decode() for frame in frames.split(b"\n\n")[:-1]]
+    """The cursors, without the tag of their chat."""
+    found = [frame.split(b"\n")[0][4:].decode() for frame in frames.split(b"\n\n")[:-1]]
+    return [cursor.rpartition("-")[0] for cursor in found]

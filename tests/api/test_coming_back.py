@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from redis.asyncio import Redis
 
+from chatd.api.frames import Cursor
 from chatd.core.chats import ChatPatch
 from chatd.core.deltas import ReasoningDelta, Retrying, TextDelta, ToolCallDelta
 from chatd.core.errors import turn_error
@@ -104,9 +105,18 @@ async def lose(stage: Stage, chat_id: UUID) -> None:
 
 
 def over(watch: Watch) -> bool:
-    """Both turns have ended, and nothing waits."""
-    done = [status for status in watch.view.turns.values() if status == "completed"]
-    return len(done) == 2 and not watch.view.queue and watch.view.status == "waiting"
+    """Every turn it heard of has ended, the last one too, and nothing waits.
+
+    Whoever was cut off before a first snapshot told of the turn may hear of the second only.
+    """
+    done = set(watch.view.turns.values()) == {"completed"} and "Then nothing." in last_words(watch)
+    return done and not watch.view.queue and watch.view.status == "waiting"
+
+
+def last_words(watch: Watch) -> str:
+    """What the last message says."""
+    last = watch.view.messages[max(watch.view.messages)]
+    return last["content"][0].get("text", "")
 
 
 def seen_by(watch: Watch, index: int) -> View:
@@ -133,6 +143,7 @@ async def test_from_every_event_at_every_moment(seed: Seed, redis: Redis) -> Non
             for watch in here:
                 await watch.until(lambda w: w.view.preview == steady.view.preview)
         await steady.until(over)
+        assert len(steady.view.turns) == 2
         assert "It is three." in steady.view.shown
         assert len(back) > 350
         for when, watch in back:
@@ -184,11 +195,13 @@ async def test_a_reader_cut_off_in_a_long_history_still_knows_there_is_more(
             assert back.view.state() == steady.view.state()
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "1-2-3", "9-1-1-1", "-1-0-0-0", "1-1-1-1-1", "1" * 40])
+@pytest.mark.parametrize("cursor", ["", "x", "1-2-3", "1-1-1-1", "-1-0-0-0", "1" * 40, "later"])
 async def test_an_unknown_cursor_gets_everything_anew(
     seed: Seed, redis: Redis, cursor: str
 ) -> None:
     chat_id = await seed.chat_id()
+    if cursor == "later":
+        cursor = Cursor.of(chat_id, 9, 1).encode().decode()
     async with staged(seed, redis) as stage, stage.watching(chat_id, cursor=cursor) as watch:
         await watch.until(lambda w: w.view.status)
         names = [event.name for event in watch.events]
@@ -205,7 +218,33 @@ async def test_a_cursor_older_than_an_edit_gets_everything_anew(seed: Seed, redi
         stage.deps.publisher.announce(claim.chat_id, 9)
         await steady.until(lambda w: w.view.status and len(w.events) > seen)
         assert steady.events[seen].name == "history_reset"
-        for cursor, told in ((steady.events[0].id, True), ("8-1-0-0", True), ("9-1-0-0", False)):
+        places = [Cursor.of(claim.chat_id, version, 1).encode().decode() for version in (8, 9)]
+        for cursor, told in ((steady.events[0].id, True), (places[0], True), (places[1], False)):
             async with stage.watching(claim.chat_id, cursor=cursor) as back:
                 await back.until(lambda w: w.view.status)
                 assert (back.events[0].name == "history_reset") is told, cursor
+
+
+async def test_the_cursor_of_another_chat_gets_everything_anew(seed: Seed, redis: Redis) -> None:
+    chat_id, other = await seed.chat_id("mine"), await seed.chat_id("other")
+    async with staged(seed, redis) as stage:
+        async with stage.watching(other) as watch:
+            await watch.until(lambda w: w.view.status)
+        async with stage.watching(chat_id, cursor=watch.events[-1].id) as back:
+            await back.until(lambda w: w.view.status)
+        assert back.events[0].name == "history_reset"
+        assert len(back.view.messages) == 1
+
+
+async def test_coming_back_to_an_idle_chat_repeats_no_message(seed: Seed, redis: Redis) -> None:
+    """Also after an edit long ago: the last event's cursor says that all was told."""
+    claim = await seed.claimed()
+    await finish(seed, claim, answer("a"))
+    await seed.db.fetch("UPDATE chats SET history_version = version")
+    async with staged(seed, redis) as stage:
+        async with stage.watching(claim.chat_id) as watch:
+            await watch.until(lambda w: w.view.status)
+        async with stage.watching(claim.chat_id, cursor=watch.events[-1].id) as back:
+            await back.until(lambda w: w.view.status)
+        names = [event.name for event in back.events]
+        assert names == ["preview_reset", "queue_update", "turn", "status"]

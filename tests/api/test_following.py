@@ -1,5 +1,6 @@
 """A reader's rules, one by one: what it shows, what it drops, when it has to read the rows."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import orjson
@@ -15,7 +16,7 @@ from tests.api.entries import CHAT, OTHER, OWN, commit, event, ids, preview, sta
 def reader() -> Reader:
     """It knows a running turn as of version 2, whose live numbers begin with 2."""
     reader = Reader(CHAT)
-    reader.begin(Cursor(1, 10))
+    reader.begin(Cursor.of(CHAT, 1, 10))
     assert told(reader.take(commit(2, "status", commits=0))) == ["status"]
     return reader
 
@@ -107,7 +108,7 @@ def test_the_next_version_is_taken_from_its_entry(reader: Reader) -> None:
     frames = reader.take(commit(3, "message", "message", "status", first=2))
     assert told(frames) == ["message", "message", "status"]
     assert ids(frames) == ["2-30-1-1", "2-31-1-1", "3-31-1-4"]  # whole only with the last
-    assert reader.cursor == Cursor(3, 31, 1, 4)
+    assert reader.cursor == Cursor.of(CHAT, 3, 31).at(attempt=1, seq=4)
 
 
 def test_what_it_knows_already_is_dropped(reader: Reader) -> None:
@@ -145,7 +146,7 @@ def test_a_first_snapshot_tells_of_everything_and_the_current_turn() -> None:
     turns = turn_state("completed", 4, turn=OTHER), turn_state("pending", 5)
     frames = reader.catch_up(state(5, *turns, messages=(1, 2), queue=1))
     assert told(frames) == ["message", "message", "queue_update", "turn", "status"]
-    assert ids(frames) == ["0-1-0-0", "0-2-0-0", "0-2-0-0", "0-2-0-0", "5-2-0-0"]
+    assert ids(frames) == ["0-1-0-0", "0-2-0-0", "0-2-0-0", "5-2-0-0", "5-2-0-0"]
     assert reader.catch_up(state(5, *turns, queue=1)) == b""
 
 
@@ -177,7 +178,7 @@ def test_a_preview_goes_on_over_what_does_not_concern_it(reader: Reader) -> None
 
 def test_a_replayed_preview_and_its_live_rest_are_one(reader: Reader) -> None:
     back = Reader(CHAT)
-    back.begin(Cursor(2, 10, 1, 3))
+    back.begin(Cursor.of(CHAT, 2, 10).at(attempt=1, seq=3))
     frames = back.catch_up(state(2, turn_state("running", 2)), repeat=True)
     assert told(frames) == ["preview_reset", "queue_update", "turn", "status"]
     kept = [
@@ -191,13 +192,55 @@ def test_a_replayed_preview_and_its_live_rest_are_one(reader: Reader) -> None:
     assert told(back.take(preview("c", 4))) == ["message_part:c"]
 
 
+@pytest.mark.parametrize("status", ["completed", "failed", "interrupted", "pending"])
+def test_a_turn_ended_from_outside_takes_its_preview_with_it(reader: Reader, status: str) -> None:
+    reader.take(preview("a", 2))
+    frames = reader.catch_up(state(3, turn_state(status, 3)))
+    assert told(frames) == ["preview_reset", "queue_update", "turn", "status"]
+    assert reader.take(preview("b", 3)) == b""  # its worker does not know yet
+    assert not reader.behind
+    assert told(reader.take(commit(4, "status", attempt=2, commits=0))) == ["status"]
+    assert told(reader.take(preview("c", 2, attempt=2))) == ["message_part:c"]
+
+
+def test_what_a_turn_ended_from_outside_left_in_redis_is_not_replayed() -> None:
+    late = Reader(CHAT)
+    late.catch_up(state(3, turn_state("interrupted", 3)))
+    assert late.replay([preview("a", 2)]) == b""
+
+
+@pytest.mark.parametrize("status", ["running", "interrupting"])
+def test_a_turn_that_still_speaks_keeps_its_preview(reader: Reader, status: str) -> None:
+    reader.take(preview("a", 2))
+    assert "preview_reset" not in told(reader.catch_up(state(3, turn_state(status, 3))))
+    assert told(reader.take(preview("b", 3))) == ["message_part:b"]
+
+
+def test_whoever_was_cut_off_in_a_first_snapshot_is_told_of_the_current_turn_only() -> None:
+    back = Reader(CHAT)
+    back.begin(Cursor.of(CHAT, 0, 8))
+    old = turn_state("failed", 4, turn=OTHER, error={"kind": "auth"})
+    frames = back.catch_up(state(5, old, turn_state("completed", 5)), repeat=True)
+    assert told(frames) == ["queue_update", "turn", "status"]
+    assert ids(frames)[-1] == "5-8-0-0"
+
+
+def test_an_error_that_was_told_is_not_told_again() -> None:
+    failed = turn_state("failed", 4, error={"kind": "auth"})
+    back = Reader(CHAT)
+    back.begin(Cursor.of(CHAT, 4, 8))
+    assert "chat_error" not in told(back.catch_up(state(4, failed), repeat=True))
+    back.begin(Cursor.of(CHAT, 3, 8))
+    assert "chat_error" in told(back.catch_up(state(4, failed), repeat=True))
+
+
 # --- one turn only
 
 
 @pytest.fixture
 def only() -> Reader:
     reader = Reader(CHAT, turn_id=OWN)
-    reader.begin(Cursor(1, 10))
+    reader.begin(Cursor.of(CHAT, 1, 10))
     return reader
 
 
@@ -224,5 +267,24 @@ def test_a_turns_own_stream_ends_when_the_rows_say_so(
 def test_whoever_attaches_late_is_told_how_its_turn_ended() -> None:
     reader = Reader(CHAT, turn_id=OWN)
     rows = state(9, turn_state("failed", 3), turn_state("running", 9, turn=OTHER))
-    assert told(reader.catch_up(rows)) == ["queue_update", "turn", "status"]
+    frames = reader.catch_up(rows)
+    assert told(frames) == ["queue_update", "turn", "status"]
     assert reader.finished
+    assert ids(frames)[-1].startswith("9-")
+
+
+@pytest.mark.parametrize("status", ["cancelled", "superseded"])
+def test_a_queued_turns_own_stream_hears_of_its_end(only: Reader, status: str) -> None:
+    waiting = turn_state("queued", 1, attempt=0)
+    running = turn_state("running", 2, turn=OTHER)
+    assert told(only.catch_up(state(2, running, waiting))) == ["queue_update"]
+    rows = state(3, running)
+    rows = replace(rows, own=turn_state(status, 3, attempt=0))  # it never was in history
+    assert told(only.catch_up(rows)) == ["turn", "status"]
+    assert only.finished
+
+
+def test_a_turns_own_stream_says_nothing_of_how_much_history_there_is() -> None:
+    reader = Reader(CHAT, turn_id=OWN)
+    frames = reader.catch_up(state(9, turn_state("running", 9), messages=(7,)))
+    assert b"has_more" not in frames

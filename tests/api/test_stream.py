@@ -16,6 +16,7 @@ from chatd.core.deltas import TextDelta, ToolCallDelta
 from chatd.core.errors import BadRequest, Unavailable, turn_error
 from chatd.core.turns import TurnStatus
 from chatd.store.db import Database
+from chatd.store.following import RECENT_TURNS
 from chatd.store.ids import new_id
 from chatd.stream.hub import MAX_WAITING
 from tests.api.following import Stage, allowed, staged
@@ -143,6 +144,63 @@ async def test_attaching_to_a_turn_that_is_over_tells_how_it_ended(stage: Stage)
     assert again.events[-1].data["status"] == "completed"
 
 
+async def test_attaching_to_an_old_turn_tells_all_of_it_and_how_it_ended(stage: Stage) -> None:
+    async with posting(stage, None, ONCE) as watch:
+        await watch.until(lambda w: w.events)
+    chat_id = UUID(watch.events[0].data["id"])
+    await finish(stage.seed, await stage.seed.claim(), answer("first"))
+    for _ in range(RECENT_TURNS + 1):
+        await stage.seed.send(chat_id, "another")
+        await finish(stage.seed, await stage.seed.claim(), answer("a"), answer("b", 2))
+    async with posting(stage, None, ONCE) as again:
+        await again.over()
+    assert names(again) == ["turn", "message", "message", "queue_update", "turn", "status"]
+    assert again.events[-1].data["status"] == "completed"
+    assert not again.events[-1].id.startswith("0-")
+
+
+async def test_a_queued_turns_stream_ends_with_its_cancellation(stage: Stage) -> None:
+    chat_id = await stage.seed.chat_id()
+    async with posting(stage, chat_id) as watch:
+        await watch.until(lambda w: w.events)
+        own = watch.events[0].data["turn"]["id"]
+        await stage.seed.db.fetch(
+            "WITH c AS (UPDATE chats SET version = version + 1 WHERE id = $1 RETURNING version)"
+            " UPDATE turns SET status = 'cancelled', version = c.version FROM c"
+            " WHERE turns.id = $2",
+            chat_id,
+            UUID(own),
+        )
+        stage.deps.publisher.announce(chat_id, 3)
+        await watch.over()
+    assert watch.view.turns == {own: "cancelled"}
+
+
+async def test_a_queued_turns_stream_begins_after_what_the_chat_has(stage: Stage) -> None:
+    claim = await stage.seed.claimed()
+    await stage.seed.send(claim.chat_id)
+    async with stage.watching(claim.chat_id) as whole:
+        await whole.until(lambda w: w.view.status)
+    async with posting(stage, claim.chat_id) as watch:
+        await watch.until(lambda w: w.events)
+    last = max(whole.view.messages)
+    assert watch.events[0].id.split("-")[:2] == ["4", str(last)]
+
+
+async def test_entries_that_say_nothing_to_a_reader_send_it_nothing(stage: Stage) -> None:
+    chat_id = await stage.seed.chat_id()
+    async with posting(stage, chat_id) as watch:
+        await watch.until(lambda w: w.events)
+        other = await stage.speaker()
+        for word in ("not ", "for ", "you"):
+            other.say(TextDelta(word))
+            await stage.delivered()
+        await other.end(1)
+        own = watch.events[0].data["turn"]["id"]
+        await watch.until(lambda w: w.view.turns[own] == "pending")
+    assert watch.comments == 1
+
+
 # --- how a turn may end
 
 
@@ -173,7 +231,7 @@ async def test_handing_back_is_told_from_the_rows(stage: Stage) -> None:
     async with posting(stage) as watch:
         speaker = await stage.speaker()
         speaker.say(TextDelta("half"))
-        await speaker.record.hand_back()
+        await speaker.record.hand_back([])
         await watch.until(lambda w: w.view.status == "pending" and w.view.shown)
         again = await stage.speaker()
         again.say(TextDelta("whole"))

@@ -92,7 +92,7 @@ def test_events_are_printed_as_json(shared_dev: Dev) -> None:
 def test_a_failed_turn_is_a_failed_command(shared_dev: Dev) -> None:
     failed = run("chat", "--data-dir", shared_dev.data, "/fail 401")
     assert failed.returncode == 1
-    assert failed.stderr.startswith("Error: ")
+    assert failed.stderr.startswith("Error (auth): ")
     assert GO_ON.search(failed.stdout)
 
 

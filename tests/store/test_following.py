@@ -1,10 +1,16 @@
 """What a follower reads: one snapshot, with the very values that live events carry."""
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from chatd.store.chats import get_turn, list_messages
 from chatd.store.editing import delete_chat
-from chatd.store.following import NEWEST, RECENT_TURNS, read_state, read_versions
+from chatd.store.following import (
+    NEWEST,
+    RECENT_TURNS,
+    last_message_before,
+    read_state,
+    read_versions,
+)
 from tests.seed import Seed, answer
 from tests.store.working import commit_calls, finish
 
@@ -80,3 +86,47 @@ async def test_a_chat_that_is_gone_has_no_state_and_no_version(seed: Seed) -> No
     await delete_chat(seed.db, seed.actor, gone)
     assert await read_state(seed.db, gone, None) is None
     assert await read_versions(seed.db, [here, gone, uuid4()]) == {here: 1}
+
+
+async def test_one_turn_is_found_however_old_it_is(seed: Seed) -> None:
+    first = await seed.claimed("first")
+    await finish(seed, first, *(answer(f"{step}", step) for step in range(1, 4)))
+    for _ in range(RECENT_TURNS + 1):
+        await seed.send(first.chat_id)
+        later = await seed.claim()
+        await finish(seed, later, answer("a"), answer("b", 2))
+    state = await read_state(seed.db, first.chat_id, None, first.turn_id)
+    assert state is not None
+    assert state.own is not None
+    assert (state.own.view["id"], state.own.view["status"]) == (str(first.turn_id), "completed")
+    assert state.own not in state.turns
+    texts = [message["content"][0]["text"] for message in state.messages]
+    assert texts == ["first", "1", "2", "3"]
+    assert state.has_more is False
+    rest = await read_state(seed.db, first.chat_id, state.messages[1]["id"], first.turn_id)
+    assert rest is not None
+    assert rest.messages == state.messages[2:]
+
+
+async def test_a_queued_turn_is_found_and_begins_after_what_is_there(seed: Seed) -> None:
+    claim = await seed.claimed("first")
+    queued = await seed.send(claim.chat_id, "second")
+    own = UUID(queued.turn["id"])
+    state = await read_state(seed.db, claim.chat_id, None, own)
+    assert state is not None
+    assert state.own is not None
+    assert (state.own.view["status"], state.messages) == ("queued", [])
+    everything = await read_state(seed.db, claim.chat_id, None)
+    assert everything is not None
+    assert everything.own is None
+    last = everything.messages[-1]["id"]
+    assert await last_message_before(seed.db, claim.chat_id, own) == last
+    assert await last_message_before(seed.db, claim.chat_id, claim.turn_id) == last - 1
+    assert await last_message_before(seed.db, uuid4(), own) == 0
+
+
+async def test_a_turn_of_another_chat_is_not_found(seed: Seed) -> None:
+    mine, other = await seed.claimed(), await seed.claimed()
+    state = await read_state(seed.db, mine.chat_id, None, other.turn_id)
+    assert state is not None
+    assert (state.own, state.messages) == (None, [])

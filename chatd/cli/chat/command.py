@@ -63,6 +63,10 @@ def chat(
         raise typer.Exit(1)
 
 
+INTERRUPTED = 130
+"""128 and SIGINT's number, as shells have it."""
+
+
 def _where(url: str | None, token: str | None, data_dir: Path) -> tuple[str, str]:
     if url and token:
         return url, token
@@ -125,6 +129,7 @@ def _turn(conversation: Conversation, text: str, options: dict[str, Any], *, jso
                 show(last)
     except KeyboardInterrupt:
         screen.aside("Not watching any longer; the turn goes on.")
+        raise typer.Exit(INTERRUPTED) from None
     finally:
         screen.rest()
     return last is not None and last.data.get("status") == "completed"

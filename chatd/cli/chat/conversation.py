@@ -92,7 +92,7 @@ class Conversation:
                     quiet_since, pause = time.monotonic(), FIRST_PAUSE_S
                     self.chat_id = turn.chat_id
                     yield event
-            except httpx2.ConnectError as error:
+            except NEVER_SENT as error:
                 if turn.unsent:
                     raise self._nobody() from error
             except (httpx2.TransportError, _TryAgain):
@@ -128,6 +128,15 @@ class Conversation:
 
     def _nobody(self) -> Unreachable:
         return Unreachable(f"Nobody answers at {self._url}.", detail="Is `chatd dev` running?")
+
+
+NEVER_SENT = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.UnsupportedProtocol,
+    httpx2.LocalProtocolError,
+)
+"""Nothing reached a server, and will not the next time either."""
 
 
 class _Turn:

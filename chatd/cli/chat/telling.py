@@ -115,7 +115,7 @@ class Telling:
             case "chat_error":
                 error = data["error"]
                 told = " ".join(filter(None, (error["message"], error.get("detail", ""))))
-                self._screen.aside(f"Error: {told}", style="red")
+                self._screen.aside(f"Error ({error['kind']}): {told}", style="red")
             case "action_required":
                 self._screen.aside("The turn waits for an answer that this client cannot give.")
             case "history_reset":
