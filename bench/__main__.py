@@ -1,7 +1,9 @@
 """`make bench`: the peers' harness if it is beside this checkout, then our own cells."""
 
 import argparse
+import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,6 +28,7 @@ def main() -> None:
         "--own", nargs="*", choices=[*cells.CELLS, "alone"], help="only these cells of our own"
     )
     options, harness = parser.parse_known_args()
+    signal.signal(signal.SIGTERM, _stop)
     there = (shared.FOLDER / "bench.py").is_file()
     if there and options.own is None:
         _run_harness(options.quick, harness)
@@ -33,6 +36,10 @@ def main() -> None:
     if not there and not options.own:
         own.insert(0, "alone")
     uvloop.run(_run_own(own, QUICK_TURNS if options.quick else TURNS))
+
+
+def _stop(_number: int, _frame: object) -> None:
+    raise SystemExit(1)
 
 
 def _run_harness(quick: bool, options: Sequence[str]) -> None:
@@ -52,10 +59,19 @@ def _run_harness(quick: bool, options: Sequence[str]) -> None:
     out = ["--out", str(HERE / "results.jsonl")]
     command = [str(venvs / "core/bin/python"), str(shared.FOLDER / "bench.py")]
     (HERE / "results.jsonl").unlink(missing_ok=True)
-    subprocess.run([*command, *chosen, *out, *options], env=env, check=True)
+    harness = subprocess.Popen([*command, *chosen, *out, *options], env=env)
+    try:
+        if harness.wait():
+            raise SystemExit(harness.returncode)
+    finally:
+        harness.terminate()  # it ends what it started
+        harness.wait()
 
 
 async def _run_own(names: Sequence[str], turns: int) -> None:
+    task = asyncio.current_task()
+    if task:  # so that what was started ends with us
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     for name in names:
         table = alone.compare(turns) if name == "alone" else cells.measure(name, turns)
         sys.stdout.write(await table)

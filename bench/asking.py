@@ -15,6 +15,8 @@ NAME = "scripted"
 API = "/api/experimental"
 LIMIT_S = 120.0
 PART = b"event: message_part"
+FIRST = b"word1 "
+"""The first token of `/long`; in a preview, or in the message that a late reader is given whole."""
 
 Json = dict[str, Any]
 
@@ -64,11 +66,12 @@ async def ask_model(
     """The floor: the same model call, without chatd."""
     messages = [*history, {"role": "user", "content": text}]
     body = {"model": NAME, "messages": messages, "stream": True}
-    began, first = time.perf_counter(), 0.0
+    began, first, read = time.perf_counter(), 0.0, b""
     async with client.stream("POST", "chat/completions", json=body) as answer:
         answer.raise_for_status()
         async for chunk in answer.aiter_raw():
-            if not first and b'"content":"word' in chunk.replace(b": ", b":"):
+            read += chunk
+            if not first and FIRST in read:
                 first = time.perf_counter() - began
     return Timed(_seen(first), time.perf_counter() - began, {})
 
@@ -86,7 +89,7 @@ async def ask_chatd(
         answer.raise_for_status()
         async for chunk in answer.aiter_raw():
             read += chunk
-            if not first and PART in read:
+            if not first and FIRST in read:
                 first = time.perf_counter() - began
     total = time.perf_counter() - began
     data = next(line for line in read.splitlines() if line.startswith(b"data: "))

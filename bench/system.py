@@ -77,7 +77,8 @@ def spent_ms(pid: int) -> float:
 def busy_s() -> float:
     """CPU-seconds that the whole machine has used."""
     used = psutil.cpu_times()
-    return used.user + used.nice + used.system
+    away = used.irq + used.softirq + used.steal
+    return used.user + used.nice + used.system + away
 
 
 def own_s() -> float:

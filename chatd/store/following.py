@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from chatd.store import hot
-from chatd.store.chats import MESSAGE_COLUMNS
+from chatd.store.chats import MESSAGE_COLUMNS, USAGE
 from chatd.store.db import Database, load
 from chatd.store.views import message_view, queued_view, turn_view
 
@@ -31,10 +31,10 @@ STATE = f"""
 SELECT c.version, c.history_version,
     (SELECT json_agg(x) FROM (SELECT {hot.TURN_COLUMNS} FROM turns t
         WHERE t.chat_id = c.id AND t.status = 'queued' ORDER BY t.position) AS x) AS queue,
-    (SELECT json_agg(x) FROM (SELECT {hot.TURN_COLUMNS}, t.commits, t.version, t.position
+    (SELECT json_agg(x) FROM (SELECT {hot.TURN_COLUMNS}, {USAGE}, t.commits, t.version, t.position
         FROM turns t WHERE t.chat_id = c.id AND t.user_message_id IS NOT NULL
         ORDER BY t.user_message_id DESC LIMIT {RECENT_TURNS}) AS x) AS turns,
-    (SELECT row_to_json(x) FROM (SELECT {hot.TURN_COLUMNS}, t.commits, t.version
+    (SELECT row_to_json(x) FROM (SELECT {hot.TURN_COLUMNS}, {USAGE}, t.commits, t.version
         FROM turns t WHERE t.id = $3::uuid AND t.chat_id = c.id) AS x) AS own,
     CASE WHEN $3 IS NOT NULL THEN
         (SELECT json_agg(x ORDER BY x.id) FROM (SELECT {MESSAGE_COLUMNS} FROM chat_messages m
@@ -98,7 +98,7 @@ async def read_state(
 
 
 def _turn_state(turn: Any) -> TurnState:
-    return TurnState(turn_view(turn), turn["version"], turn["commits"])
+    return TurnState(turn_view(turn, usage=turn["turn_usage"]), turn["version"], turn["commits"])
 
 
 async def last_message_before(db: Database, chat_id: UUID, turn_id: UUID) -> int:

@@ -134,5 +134,7 @@ def test_what_is_no_part_of_the_answer_is_an_aside() -> None:
     telling.take(Event("retry", {"retry": retry}))
     telling.take(Event("chat_error", {"error": error}))
     assert page.written == (
-        "[Note: No tools from x.]\n[Rate limited. Again in 1.5 s.]\n[Error (rate_limit): Rate limited.]\n"
+        "[Note: No tools from x.]\n"
+        "[Rate limited. Again in 1.5 s.]\n"
+        "[Error (rate_limit): Rate limited.]\n"
     )

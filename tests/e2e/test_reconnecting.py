@@ -1,6 +1,7 @@
 """Readers hang up anywhere and come back, here or elsewhere: all see the same in the end."""
 
 import asyncio
+import signal
 from collections.abc import AsyncGenerator
 from itertools import cycle
 
@@ -66,6 +67,25 @@ async def test_a_reader_that_hangs_up_all_the_time_misses_nothing(
         assert await watch.over(second.turn_id) == view.snapshot()
     assert view.longest.startswith("word1 ")
     assert text_of((await member.messages(first))[-1]) == spoken(40)
+
+
+async def test_readers_of_a_front_door_that_leaves_go_on_at_another(
+    worker: Process, fleet: Fleet, member: Client
+) -> None:
+    leaving = await fleet.api()
+    fleet.apis.remove(leaving)
+    posted = await member.create(*SCRIPT)
+    view = View()
+    async with (
+        Client(leaving.url, fleet.tokens["max"]) as there,
+        there.stream(posted.chat_id) as events,
+    ):
+        async for event in events:
+            view.take(event)
+            if view.preview:
+                leaving.child.send_signal(signal.SIGTERM)
+    assert await leaving.child.wait() == 0
+    assert await _come_back(member, posted, view) == await member.screen(posted.chat_id)
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "0", "999999-1-1-1", "-1-0-0-0", "1-2-3"])

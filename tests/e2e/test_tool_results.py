@@ -3,6 +3,7 @@
 from typing import Any
 
 import orjson
+import pytest
 
 from chatd.store.db import Database
 from tests.e2e.client import Client, at_once, call
@@ -34,10 +35,11 @@ async def test_a_picture_reaches_the_model_as_an_image(
     assert urls == [f"data:image/png;base64,{media['data']}"]
 
 
+@pytest.mark.parametrize("size", [200_000, 10_000_000])
 async def test_a_big_result_is_cut_once_and_everybody_sees_the_same(
-    worker: Process, member: Client, db: Database
+    worker: Process, member: Client, db: Database, size: int
 ) -> None:
-    posted = await member.create(call("demo__big", n=1_000_000), "/echo")
+    posted = await member.create(call("demo__big", n=size), "/echo")
     async with member.watching(posted.chat_id) as watch:
         assert await watch.over(posted.turn_id) == await member.screen(posted.chat_id)
     _, _, result, answer = await member.messages(posted)

@@ -1,7 +1,9 @@
 """What a follower reads: one snapshot, with the very values that live events carry."""
 
+from dataclasses import replace
 from uuid import UUID, uuid4
 
+from chatd.core.messages import NO_USAGE
 from chatd.store.chats import get_turn, list_messages
 from chatd.store.editing import delete_chat
 from chatd.store.following import (
@@ -130,3 +132,13 @@ async def test_a_turn_of_another_chat_is_not_found(seed: Seed) -> None:
     state = await read_state(seed.db, mine.chat_id, None, other.turn_id)
     assert state is not None
     assert (state.own, state.messages) == (None, [])
+
+
+async def test_a_turn_is_told_with_what_it_used(seed: Seed) -> None:
+    claim = await seed.claimed()
+    used = NO_USAGE.copy()
+    used["input_tokens"], used["output_tokens"], used["total_tokens"] = 36, 50, 86
+    await finish(seed, claim, replace(answer("hi"), usage=used, cost_micros=7))
+    state = await read_state(seed.db, claim.chat_id, None)
+    assert state is not None
+    assert state.turns[-1].view["usage"] == {**used, "total_cost_micros": 7}
