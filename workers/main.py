@@ -167,7 +167,7 @@ async def _arq(worker: Process) -> None:
     try:
         await poller.async_run()
     finally:
-        with contextlib.suppress(*AWAY):  # or it would hide that we are being cancelled
+        with contextlib.suppress(Exception):  # it would hide that we are being cancelled
             await poller.close()
 
 

@@ -146,3 +146,14 @@ async def test_many_ask_at_once(client: AsyncOpenAI) -> None:
     ask = Asker(client, stream=True)
     replies = await asyncio.gather(*(ask(f"/say answer {number}") for number in range(40)))
     assert [reply.text for reply in replies] == [f"answer {number}" for number in range(40)]
+
+
+async def test_a_tools_picture_is_not_what_the_user_said(client: AsyncOpenAI) -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
+    call, result = step_done("c", "one picture")
+    shown: Any = {"role": "user", "content": [{"type": "text", "text": "From it:"}, picture]}
+    said: list[Any] = [{"role": "user", "content": "/call picture {}\n/say seen"}]
+    answer = await client.chat.completions.create(
+        model="scripted-model", messages=[*said, call, result, shown]
+    )
+    assert answer.choices[0].message.content == "seen"

@@ -83,7 +83,10 @@ async def test_readers_of_a_front_door_that_leaves_go_on_at_another(
         async for event in events:
             view.take(event)
             if view.preview:
-                leaving.child.send_signal(signal.SIGTERM)
+                break
+        leaving.child.send_signal(signal.SIGTERM)
+        async for event in events:
+            view.take(event)
     assert await leaving.child.wait() == 0
     assert await _come_back(member, posted, view) == await member.screen(posted.chat_id)
 

@@ -159,7 +159,7 @@ class _Server(uvicorn.Server):
 async def running_app(app: ASGIApp) -> AsyncGenerator[str]:
     """A real server in this event loop; gives its origin."""
     config = uvicorn.Config(
-        app, log_level="error", ws="none", loop="none", timeout_graceful_shutdown=1
+        app, log_config=None, log_level=None, ws="none", loop="none", timeout_graceful_shutdown=1
     )
     server = _Server(config)
     with listen() as bound:

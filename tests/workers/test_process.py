@@ -1,10 +1,10 @@
 """A worker process, whole: hints, arq's poll, an outage of Redis, SIGTERM."""
 
-import asyncio
+import base64
 import os
-import signal
 import time
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
@@ -13,40 +13,35 @@ from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from redis.asyncio import Redis
 
+from chatd.dev.children import Child, Spec, start_child
 from chatd.dev.valkey import Valkey
 from chatd.queue import QUEUE, WAKE_JOB, WAKE_LIST, to_bytes
-from chatd.settings import Settings
-from chatd.store.chats import list_chats
-from chatd.store.db import Database
+from tests.e2e.fleet import CHATD, ROOT
 from tests.turn.bench import Bench
 from tests.waiting import until
-from workers.main import serve
+
+KEY = base64.b64encode(bytes(range(32))).decode()
 
 
 @pytest.fixture
 async def worker(
-    bench: Bench, database_url: str, valkey: Valkey
-) -> AsyncGenerator["asyncio.Task[None]"]:
-    """Serving in this process; SIGTERM ends it."""
-    settings = Settings.model_validate(
-        {
-            "database_url": database_url,
-            "redis_url": valkey.url,
-            "encryption_keys": "test:" + "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
-            "model_allowed_cidrs": "127.0.0.0/8",
-            "mcp_allowed_cidrs": "127.0.0.0/8",
-            "drain_grace_seconds": 0,
-        }
-    )
-    task = asyncio.create_task(serve(settings))
+    bench: Bench, database_url: str, valkey: Valkey, services_folder: Path
+) -> AsyncGenerator[Child]:
+    """`chatd worker`, ready."""
+    env = {
+        "PATH": os.defpath,
+        "CHATD_DATABASE_URL": database_url,
+        "CHATD_REDIS_URL": valkey.url,
+        "CHATD_ENCRYPTION_KEYS": f"test:{KEY}",
+        "CHATD_MODEL_ALLOWED_CIDRS": "127.0.0.0/8",
+        "CHATD_MCP_ALLOWED_CIDRS": "127.0.0.0/8",
+        "CHATD_DRAIN_GRACE_SECONDS": "0",
+    }
+    log = services_folder / f"worker-{uuid4().hex}.log"
+    child = start_child(Spec((*CHATD, "worker"), log=log, cwd=ROOT, env=env, grace=20))
     await until(lambda: listening(bench.redis))
-    yield task
-    if not task.done():
-        os.kill(os.getpid(), signal.SIGTERM)
-    await task
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.remove_signal_handler(name)
+    yield child
+    await child.stop()
 
 
 async def listening(redis: Redis) -> bool:
@@ -66,14 +61,14 @@ async def unseen(bench: Bench) -> None:
     await bench.seed.db.fetch("UPDATE turns SET pending_at = pending_at + interval '1 hour'")
 
 
-async def test_a_hint_starts_a_turn(bench: Bench, worker: Any) -> None:
+async def test_a_hint_starts_a_turn(bench: Bench, worker: Child) -> None:
     await bench.seed.chat("/say hello")
     await unseen(bench)
     await cast(Any, bench.redis).rpush(WAKE_LIST, "any")
     await until(lambda: ended(bench))
 
 
-async def test_a_job_whose_hint_was_lost_starts_a_turn(bench: Bench, worker: Any) -> None:
+async def test_a_job_whose_hint_was_lost_starts_a_turn(bench: Bench, worker: Child) -> None:
     await bench.seed.chat("/say hello")
     await unseen(bench)
     redis, job_id, now = cast(Any, bench.redis), uuid4().hex, int(time.time() * 1000)
@@ -89,14 +84,8 @@ async def test_a_job_whose_hint_was_lost_starts_a_turn(bench: Bench, worker: Any
     await until(settled)  # the job leaves nothing behind
 
 
-async def test_a_turn_nobody_woke_anybody_for_is_found(bench: Bench, worker: Any) -> None:
-    await bench.seed.chat("/say hello")
-    await bench.seed.db.fetch("UPDATE turns SET pending_at = pending_at - interval '2 seconds'")
-    await until(lambda: ended(bench))
-
-
 async def test_without_redis_turns_run_and_with_it_again_they_are_heard_of(
-    bench: Bench, worker: "asyncio.Task[None]", valkey: Valkey
+    bench: Bench, worker: Child, valkey: Valkey
 ) -> None:
     valkey.kill()
     try:
@@ -106,27 +95,8 @@ async def test_without_redis_turns_run_and_with_it_again_they_are_heard_of(
     finally:
         await valkey.restart()
     await until(lambda: listening(bench.redis))
-    assert not worker.done()
+    assert worker.running
     await bench.seed.chat("/say again")
     await unseen(bench)
     await cast(Any, bench.redis).rpush(WAKE_LIST, "any")
     await until(lambda: ended(bench))
-
-
-async def test_sigterm_hands_back_what_runs(
-    bench: Bench, worker: "asyncio.Task[None]", database_url: str
-) -> None:
-    await bench.seed.chat("/long 100000 20")
-    await cast(Any, bench.redis).rpush(WAKE_LIST, "any")
-
-    async def running() -> bool:
-        chats = await list_chats(bench.seed.db, bench.seed.actor.user_id, limit=9)
-        return [chat["status"] for chat in chats] == ["running"]
-
-    await until(running)
-    os.kill(os.getpid(), signal.SIGTERM)
-    await worker
-    db = Database(database_url, pool_size=1)
-    (turn,) = await db.fetch("SELECT status, lost, lease_id FROM turns")
-    assert tuple(turn) == ("pending", 0, None)
-    await db.close()

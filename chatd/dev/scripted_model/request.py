@@ -34,16 +34,27 @@ class Request:
     @property
     def step(self) -> int:
         """The number of this model call in its turn, from 1."""
-        step = 1
-        for message in reversed(self.messages):
-            if message["role"] == "user":
-                break
-            step += message["role"] == "assistant"
-        return step
+        later = self.messages[self._last_said + 1 :]
+        return 1 + sum(message["role"] == "assistant" for message in later)
 
     @property
     def user_text(self) -> str:
-        return self._last_text("user") or ""
+        said = self._last_said
+        return (_text(self.messages[said]["content"]) if said >= 0 else None) or ""
+
+    @property
+    def _last_said(self) -> int:
+        """The place of the user's last message, -1 without one.
+
+        Tool messages take text only, so clients send a tool's pictures and sounds in a user message
+        right behind them: nobody said that.
+        """
+        for place in reversed(range(len(self.messages))):
+            behind = self.messages[place - 1]["role"] if place else ""
+            message = self.messages[place]
+            if message["role"] == "user" and not (behind == "tool" and _shows(message)):
+                return place
+        return -1
 
     @property
     def tool_result(self) -> str | None:
@@ -66,6 +77,14 @@ class Request:
             if message["role"] == role:
                 return _text(message["content"])
         return None
+
+
+def _shows(message: Object) -> bool:
+    """Whether the message has parts that are not text."""
+    content = message["content"]
+    if not isinstance(content, list):
+        return False
+    return any(part.get("type") != "text" for part in cast("list[Object]", content))
 
 
 def read_request(body: bytes) -> Request:

@@ -1,0 +1,119 @@
+"""Calling tools: what is refused before it leaves, and what a user hears of."""
+
+import pytest
+
+from chatd.core.errors import LeaseLost
+from chatd.core.tools import ToolCall, ToolResult
+from chatd.core.work import Claim, PlannedCall
+from chatd.store import work
+from chatd.turn.deps import Control
+from chatd.turn.toolbox import Toolbox
+from tests.seed import answer, change_server, make_server
+from tests.store.working import lose
+from tests.turn.bench import Bench
+from tests.waiting import one
+
+
+async def opened(bench: Bench, claim: Claim) -> Toolbox:
+    loaded = await bench.deps.loader.load(claim)
+    toolbox = Toolbox(bench.deps, loaded, Control())
+    await toolbox.open()
+    return toolbox
+
+
+async def planned(
+    bench: Bench, claim: Claim, toolbox: Toolbox, name: str, args: str
+) -> PlannedCall:
+    """The turn's one call, journaled as intended."""
+    made = PlannedCall(ToolCall("c1", name, args), 1, 1, toolbox.by_name.get(name))
+    await work.commit_step(bench.seed.db, claim, [answer("", 1, made)], [made], [], None)
+    return made
+
+
+async def called(bench: Bench, name: str, args: str) -> tuple[Claim, ToolResult]:
+    claim = await bench.claim("/say x")
+    toolbox = await opened(bench, claim)
+    return claim, await toolbox.call(await planned(bench, claim, toolbox, name, args))
+
+
+async def test_a_call_is_sent_and_answered(bench: Bench) -> None:
+    claim, result = await called(bench, "demo__add", '{"a":1,"b":2}')
+    assert (result.text, result.outcome) == ("3", "done")
+    assert await bench.states(claim) == ["sent"]
+
+
+async def test_no_arguments_at_all_are_an_empty_object(bench: Bench) -> None:
+    for nothing in ("", "  "):
+        _, result = await called(bench, "demo__current_time", nothing)
+        assert result.outcome == "done"
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "says"),
+    [
+        ("demo__nothing", "{}", "no tool named demo__nothing"),
+        ("demo__add", "{", "invalid JSON input"),
+        ("demo__add", "[1]", "expected an object"),
+        ("demo__add", "null", "expected an object"),
+    ],
+)
+async def test_what_cannot_be_called_never_leaves(
+    bench: Bench, name: str, args: str, says: str
+) -> None:
+    claim, result = await called(bench, name, args)
+    assert (result.is_error, result.outcome) == (True, "failed")
+    assert says in result.text
+    assert await bench.states(claim) == ["intended"]
+
+
+async def test_a_call_that_was_closed_meanwhile_never_leaves(bench: Bench) -> None:
+    claim = await bench.claim("/say x")
+    toolbox = await opened(bench, claim)
+    made = await planned(bench, claim, toolbox, "demo__add", '{"a":1,"b":2}')
+    await bench.seed.db.fetch("UPDATE tool_calls SET state = 'cancelled'")
+    assert (await toolbox.call(made)).outcome == "cancelled"
+    assert await bench.states(claim) == ["cancelled"]
+
+
+async def test_a_call_of_a_lost_turn_never_leaves(bench: Bench) -> None:
+    claim = await bench.claim("/say x")
+    toolbox = await opened(bench, claim)
+    made = await planned(bench, claim, toolbox, "demo__add", '{"a":1,"b":2}')
+    await lose(bench.seed, claim)
+    with pytest.raises(LeaseLost):
+        await toolbox.call(made)
+    assert await bench.states(claim) == ["intended"]
+
+
+async def test_a_tool_denied_since_the_turn_began_never_leaves(bench: Bench) -> None:
+    claim = await bench.claim("/say x")
+    toolbox = await opened(bench, claim)
+    made = await planned(bench, claim, toolbox, "demo__add", '{"a":1,"b":2}')
+    url = (await one(bench.seed.db, "SELECT url FROM mcp_server_configs"))["url"]
+    await change_server(
+        bench.seed.db,
+        bench.server_id,
+        url=url,
+        availability="default_on",
+        tool_allow_list=("echo",),
+    )
+    result = await toolbox.call(made)
+    assert (result.is_error, result.outcome) == (True, "denied")
+    assert await bench.states(claim) == ["intended"]
+    assert await toolbox.refresh()
+    assert list(toolbox.by_name) == ["demo__echo"]
+    assert not await toolbox.refresh()
+
+
+async def test_a_user_hears_of_a_server_that_is_away_once(bench: Bench) -> None:
+    await make_server(bench.seed.db, "gone", availability="default_on")
+    toolbox = await opened(bench, await bench.claim("/say x"))
+    assert [notice["code"] for notice in toolbox.notices] == ["unreachable"]
+    await toolbox.open()
+    assert len(toolbox.notices) == 1
+
+
+async def test_a_server_the_chat_did_not_choose_is_nobodys_business(bench: Bench) -> None:
+    await make_server(bench.seed.db, "gone", availability="default_off")
+    toolbox = await opened(bench, await bench.claim("/say x"))
+    assert toolbox.notices == []
