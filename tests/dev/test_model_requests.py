@@ -152,8 +152,7 @@ async def test_a_tools_picture_is_not_what_the_user_said(client: AsyncOpenAI) ->
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}
     call, result = step_done("c", "one picture")
     shown: Any = {"role": "user", "content": [{"type": "text", "text": "From it:"}, picture]}
-    said: list[Any] = [{"role": "user", "content": "/call picture {}\n/say seen"}]
-    answer = await client.chat.completions.create(
-        model="scripted-model", messages=[*said, call, result, shown]
-    )
+    asked = {"role": "user", "content": "/call picture {}\n/say seen"}
+    said: Any = [asked, call, result, shown]
+    answer = await client.chat.completions.create(model="scripted-model", messages=said)
     assert answer.choices[0].message.content == "seen"
