@@ -397,6 +397,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("status IN ('running', 'interrupting')"),
     )
     op.create_index(
+        "ix_turns_queued",
+        "turns",
+        ["chat_id", "position"],
+        unique=False,
+        postgresql_where=sa.text("status = 'queued'"),
+    )
+    op.create_index(
         "ix_turns_pending",
         "turns",
         ["pending_at"],
@@ -479,6 +486,9 @@ def downgrade() -> None:
         ),
     )
     op.drop_index("ix_turns_queue", table_name="turns")
+    op.drop_index(
+        "ix_turns_queued", table_name="turns", postgresql_where=sa.text("status = 'queued'")
+    )
     op.drop_index(
         "ix_turns_pending", table_name="turns", postgresql_where=sa.text("status = 'pending'")
     )

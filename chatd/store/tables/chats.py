@@ -111,6 +111,12 @@ class Turn(Row, table=True):
         ),
         Index("ix_turns_queue", "chat_id", "position"),
         Index(
+            "ix_turns_queued",
+            "chat_id",
+            "position",
+            postgresql_where=text("status = 'queued'"),
+        ),
+        Index(
             "ix_turns_pending",
             "pending_at",
             postgresql_where=text("status = 'pending'"),
