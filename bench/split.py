@@ -1,6 +1,6 @@
 """Where a cell's CPU goes: per process, and with --spy per function (py-spy's raw stacks).
 
-`$BENCH_VENVS/core/bin/python -m bench.split S1:64 S3:200 --spy /tmp/stacks`
+`$BENCH_VENVS/core/bin/python -m bench.split S1:64 S3:200 --spy stacks`
 """
 
 import argparse
