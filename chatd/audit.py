@@ -25,7 +25,7 @@ class By:
 @dataclass(frozen=True, slots=True)
 class Target:
     kind: str
-    id: UUID
+    id: UUID | str
 
 
 def record(

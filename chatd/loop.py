@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from chatd.core.answers import Answer
 from chatd.core.deltas import Delta, Retrying
 from chatd.core.errors import TurnFailed, turn_error
+from chatd.core.items import NewItem, Waits
 from chatd.core.messages import HistoryMessage, Part, ToolResultPart
 from chatd.core.tools import OfferedTool, ToolCall, ToolResult
 from chatd.core.work import PlannedCall
@@ -69,7 +70,19 @@ class ResultsReady:
     results: list[tuple[PlannedCall, ToolResult]]
 
 
-LoopEvent = StepStarted | Streamed | StepReady | CallEnded | ResultsReady
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """Every call of the step is answered or waits for somebody; the loop ends here.
+
+    `results`: those not yet told by a `CallEnded` that was not the last.
+    """
+
+    step: int
+    results: list[tuple[PlannedCall, ToolResult]]
+    waiting: list[tuple[PlannedCall, NewItem]]
+
+
+LoopEvent = StepStarted | Streamed | StepReady | CallEnded | ResultsReady | Parked
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +105,10 @@ class Start:
     made: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
 
 
-Complete = Callable[[Sequence[HistoryMessage]], AsyncGenerator[list[Delta]]]
-CallTool = Callable[[PlannedCall], Awaitable[ToolResult]]
+Complete = Callable[[list[HistoryMessage]], AsyncGenerator[list[Delta]]]
+"""One model call with this history. A compaction may first replace what the list holds, in place:
+it is what the model has been told from then on."""
+CallTool = Callable[[PlannedCall], Awaitable[ToolResult | Waits]]
 Tools = Callable[[], dict[str, OfferedTool]]
 """The offer as it is now, by name."""
 
@@ -101,30 +116,43 @@ Tools = Callable[[], dict[str, OfferedTool]]
 async def run_loop(
     start: Start, *, complete: Complete, call: CallTool, tools: Tools, max_steps: int = MAX_STEPS
 ) -> AsyncGenerator[LoopEvent]:
-    """Ends after the `StepReady` of an answer without calls. Raises `TurnFailed` at a limit."""
+    """Ends after the `StepReady` of an answer without calls, after the results of a tool that ends
+    the turn, or with `Parked`. Raises `TurnFailed` at a limit."""
     step, open_step = start.next_step, start.open_step
     while True:
         if open_step is not None:
-            calls = _finish_calls(start, open_step, call)
+            calls, over = _finish_calls(start, open_step, call), False
             try:
                 async for event in calls:
+                    over = ends_turn(event)
                     yield event
             finally:
                 await calls.aclose()
+            if over:
+                return
         if step > max_steps:
             raise TurnFailed(turn_error("step_limit", f"The turn took {max_steps} steps."))
         asking = _ask_model(start, step, complete, tools)
         planned: list[PlannedCall] = []
         try:
             async for event in asking:
-                if isinstance(event, StepReady):
-                    planned = event.calls
+                planned = event.calls if isinstance(event, StepReady) else planned
                 yield event
         finally:
             await asking.aclose()
         if not planned:
             return
         step, open_step = step + 1, OpenStep(step, planned, [])
+
+
+def ends_turn(event: LoopEvent) -> bool:
+    """Whether no model call follows: the turn parks, or a tool that ends it has succeeded."""
+    if isinstance(event, ResultsReady):
+        return any(
+            planned.tool is not None and planned.tool.stop_after and not result.is_error
+            for planned, result in event.results
+        )
+    return isinstance(event, Parked)
 
 
 async def _ask_model(
@@ -165,6 +193,7 @@ async def _finish_calls(
 ) -> AsyncGenerator[LoopEvent]:
     results = dict[int, tuple[PlannedCall, ToolResult]]()
     results |= {planned.position: (planned, result) for planned, result in open_step.answered}
+    waiting: list[tuple[PlannedCall, NewItem]] = []
     if open_step.open:
         times = _counted(start, open_step.open)
         running = _started(open_step.open, call)
@@ -173,8 +202,11 @@ async def _finish_calls(
             while left:
                 done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
                 for place, task in enumerate(sorted(done, key=lambda t: running[t].position), 1):
-                    planned = running[task]
-                    result = _warned(task.result(), times[_key(planned)])
+                    planned, outcome = running[task], task.result()
+                    if isinstance(outcome, Waits):
+                        waiting += [(planned, item) for item in outcome.items]
+                        continue
+                    result = _warned(outcome, times[_key(planned)])
                     results[planned.position] = (planned, result)
                     yield CallEnded(planned, result, last=not left and place == len(done))
         finally:
@@ -182,6 +214,9 @@ async def _finish_calls(
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
     ordered = [results[position] for position in sorted(results)]
+    if waiting:
+        yield Parked(open_step.step, ordered, waiting)
+        return
     yield ResultsReady(open_step.step, ordered)
     start.history.extend(
         HistoryMessage(role="tool", content=[result_part(planned, result)])
@@ -191,12 +226,12 @@ async def _finish_calls(
 
 def _started(
     calls: list[PlannedCall], call: CallTool
-) -> dict[asyncio.Task[ToolResult], PlannedCall]:
-    """All at once, unless one of the tools must not run beside others."""
+) -> dict[asyncio.Task[ToolResult | Waits], PlannedCall]:
+    """All at once, unless one of the tools must not run beside others: then in call order."""
     together = all(planned.tool is None or planned.tool.parallel for planned in calls)
     turns = asyncio.Semaphore(len(calls) if together else 1)
 
-    async def one(planned: PlannedCall) -> ToolResult:
+    async def one(planned: PlannedCall) -> ToolResult | Waits:
         async with turns:
             return await call(planned)
 
@@ -208,14 +243,19 @@ def _key(planned: PlannedCall) -> tuple[str, str]:
 
 
 def _counted(start: Start, calls: list[PlannedCall]) -> Counter[tuple[str, str]]:
-    """In how many steps each of these very calls was made. Raises `TurnFailed` at the limit."""
-    start.made.update({_key(planned) for planned in calls})
-    most = max(start.made[_key(planned)] for planned in calls)
+    """In how many steps each of these very calls was made, unless its answer changes by itself.
+
+    Raises `TurnFailed` at the limit.
+    """
+    counted = {_key(call) for call in calls if call.tool is None or not call.tool.repeatable}
+    start.made.update(counted)
+    times = Counter({key: start.made[key] for key in counted})
+    most = max(times.values(), default=0)
     if most >= STOP_AT:
         raise TurnFailed(
             turn_error("step_limit", f"The model made the same call {most} times in this turn.")
         )
-    return start.made
+    return times
 
 
 def _warned(result: ToolResult, times: int) -> ToolResult:

@@ -1,14 +1,16 @@
 """Wake-ups: an arq job that says "something is runnable", and a hint that makes it immediate.
+And stops: "look at these turns", for the workers that run them.
 
 A wake carries no turn; PostgreSQL knows which are runnable. It may come twice, late or never: the
-sweeper repairs a lost one. So no Redis error leaves this module.
+sweeper repairs a lost one, the renewal of leases a lost stop. So no Redis error leaves this module.
 """
 
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from typing import Any, cast
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import orjson
 from arq.constants import job_key_prefix
@@ -19,6 +21,7 @@ from redis.exceptions import RedisError
 QUEUE = "chatd:turns"
 WAKE_LIST = f"{QUEUE}:wake"
 WAKE_JOB = "wake"
+STOPS = "chatd:stops"
 MAX_HINTS = 1000
 """Hints pile up while every worker is full; more than this say nothing new."""
 
@@ -44,20 +47,19 @@ def from_bytes(data: bytes) -> JobData:
     return orjson.loads(data)
 
 
-class Wakes:
-    """Sends wakes from one background task, so that a burst of turns is one round trip."""
+class _Sender:
+    """Sends from one background task, so that a burst is one round trip."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._wanted = 0
         self._some = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self.failures = 0
-        """Sends that failed; the sweeper wakes for them."""
+        """Sends that failed; what they would have said is found out more slowly."""
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="wakes")
+        self._task = asyncio.create_task(self._run(), name=type(self).__name__.lower())
 
     async def close(self) -> None:
         """Send what is still wanted, then stop."""
@@ -67,11 +69,6 @@ class Wakes:
             await self._task
             await self._send()
 
-    def wake(self, turns: int = 1) -> None:
-        """Ask for workers for this many turns; returns at once."""
-        self._wanted = min(self._wanted + turns, MAX_WAKES)
-        self._some.set()
-
     async def _run(self) -> None:
         while not self._closing:
             await self._some.wait()
@@ -79,14 +76,41 @@ class Wakes:
             try:
                 await self._send()
             except Exception:
-                # Whatever it was: the next turn's wake must still be sent.
-                log.exception("waking failed")
+                # Whatever it was: what comes next must still be sent.
+                log.exception("sending failed")
                 self.failures += 1
 
     async def _send(self) -> None:
+        pipeline = self._gathered()
+        if pipeline is None:
+            return
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await pipeline.execute()
+        except (RedisError, OSError, TimeoutError):
+            self.failures += 1
+
+    def _gathered(self) -> Any:
+        """A pipeline of all that is wanted by now, or None."""
+        raise NotImplementedError
+
+
+class Wakes(_Sender):
+    """Sends wakes."""
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis)
+        self._wanted = 0
+
+    def wake(self, turns: int = 1) -> None:
+        """Ask for workers for this many turns; returns at once."""
+        self._wanted = min(self._wanted + turns, MAX_WAKES)
+        self._some.set()
+
+    def _gathered(self) -> Any:
         wanted, self._wanted = self._wanted, 0
         if not wanted:
-            return
+            return None
         now_ms = int(time.time() * 1000)
         job = serialize_job(WAKE_JOB, (), {}, None, now_ms, serializer=to_bytes)
         ids = [uuid4().hex for _ in range(wanted)]
@@ -97,11 +121,37 @@ class Wakes:
         pipeline.zremrangebyrank(QUEUE, 0, -MAX_HINTS - 1)
         pipeline.rpush(WAKE_LIST, *ids)
         pipeline.ltrim(WAKE_LIST, -MAX_HINTS, -1)
-        try:
-            async with asyncio.timeout(SEND_TIMEOUT_S):
-                await pipeline.execute()
-        except (RedisError, OSError, TimeoutError):
-            self.failures += 1
+        return pipeline
+
+
+class Stops(_Sender):
+    """Tells all workers of turns that changed under one of them: it looks at their leases at once.
+
+    A push that is lost costs the time to the next renewal of leases.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis)
+        self._turns: list[str] = []
+
+    def push(self, turn_ids: Iterable[UUID]) -> None:
+        """Returns at once; of none, it says nothing."""
+        self._turns += map(str, turn_ids)
+        if self._turns:
+            self._some.set()
+
+    def _gathered(self) -> Any:
+        turns, self._turns = self._turns, []
+        if not turns:
+            return None
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.publish(STOPS, orjson.dumps(turns))
+        return pipeline
+
+
+def stopped_turns(payload: bytes) -> frozenset[UUID]:
+    """What `Stops` has published. Raises for what another release says otherwise."""
+    return frozenset(UUID(turn_id) for turn_id in orjson.loads(payload))
 
 
 class Hints:

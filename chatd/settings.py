@@ -158,8 +158,12 @@ class Settings(StoreSettings):
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=64 * 1024 * 1024)
 
     worker_capacity: int = Field(default=100, ge=1, le=10_000)
+    max_running_per_owner: int = Field(default=0, ge=0, le=10_000)
+    """Turns of one user that run at once, in the whole fleet; 0: no limit."""
     drain_grace_seconds: float = Field(default=25, ge=0, le=3600)
     """A worker's: how long its turns may go on after SIGTERM."""
+    auto_titles: bool = True
+    """A worker's: whether new chats are named by a model."""
     drain_delay_seconds: float = Field(default=1, ge=0, le=300)
     """The front door's: how long it still answers after SIGTERM, `/readyz` with 503."""
 

@@ -71,6 +71,9 @@ TOOL_ERRORS = _counter("tool_errors_total", "Tool calls that answered with an er
 STREAM_RETRIES = _counter(
     "stream_retries_total", "Model calls tried again, by error kind.", ("kind", *_MODEL)
 )
+COMPACTIONS = _counter(
+    "compaction_total", "Histories summed up, by result: success, error, timeout.", ("result",)
+)
 LEASES_LOST = _counter("leases_lost_total", "Turns this worker lost to another or to a command.")
 
 # The front door.

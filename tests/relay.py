@@ -14,9 +14,12 @@ class Relay:
     def __init__(self, host: str, port: int) -> None:
         self._to = host, port
         self._clients: set[asyncio.StreamWriter] = set()
+        self._servers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._lose_answers = False
         self._refuses = False
+        self._open = asyncio.Event()
+        self._open.set()
         self.refused = 0
         """Connections turned away so far."""
 
@@ -34,6 +37,12 @@ class Relay:
     def accept(self) -> None:
         self._refuses = False
 
+    def go_silent(self) -> None:
+        """Nothing passes any more on the connections there are, and nobody is told; new ones do."""
+        self._open.clear()
+        self._open = asyncio.Event()
+        self._open.set()
+
     def lose_next_answer(self) -> None:
         """What the server says next is lost, with the connection it was said on."""
         self._lose_answers = True
@@ -45,7 +54,12 @@ class Relay:
             return
         upstream, server = await asyncio.open_connection(*self._to)
         self._clients.add(writer)
-        for passing in (self._pass(reader, server), self._answer(upstream, writer)):
+        self._servers.add(server)
+        is_open = self._open
+        for passing in (
+            self._pass(reader, server, is_open),
+            self._answer(upstream, writer, is_open),
+        ):
             task = asyncio.create_task(passing)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -55,17 +69,25 @@ class Relay:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for server in self._servers:
+            server.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, server: asyncio.StreamWriter, is_open: asyncio.Event
+    ) -> None:
         with suppress(OSError):
             while chunk := await reader.read(_CHUNK):
+                await is_open.wait()
                 server.write(chunk)
                 await server.drain()
             server.close()  # an orderly end; a cut one is an error, and the server hears nothing
 
-    async def _answer(self, upstream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(
+        self, upstream: asyncio.StreamReader, writer: asyncio.StreamWriter, is_open: asyncio.Event
+    ) -> None:
         with suppress(OSError):
             while chunk := await upstream.read(_CHUNK):
+                await is_open.wait()
                 if self._lose_answers:
                     self._lose_answers = False
                     self._clients.discard(writer)

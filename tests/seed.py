@@ -90,11 +90,19 @@ class Seed:
         return UUID((await self.chat(words)).turn["chat_id"])
 
     async def send(
-        self, chat_id: UUID, words: str = "more", once: Once | None = None, **turn: Any
+        self,
+        chat_id: UUID,
+        words: str = "more",
+        once: Once | None = None,
+        *,
+        interrupt: bool = False,
+        **turn: Any,
     ) -> Accepted:
         """One more turn in the chat."""
         new = NewTurn(said(words), **turn)
-        return await submit_turn(self.db, self.actor, chat_id, new, once, turn_id=new_id())
+        return await submit_turn(
+            self.db, self.actor, chat_id, new, once, turn_id=new_id(), interrupt=interrupt
+        )
 
     async def claimed(self, words: str = "hello") -> Claim:
         """A new chat whose turn this test works on; nothing else may be pending."""

@@ -11,13 +11,13 @@ from chatd.commands import Commands
 from chatd.core.chats import ChatPatch, NewChat, NewTurn, Once
 from chatd.core.errors import BadRequest, NotFound
 from chatd.dev.valkey import Valkey
-from chatd.queue import WAKE_LIST, Wakes
+from chatd.queue import STOPS, WAKE_LIST, Stops, Wakes, stopped_turns
 from chatd.store import work
 from chatd.store.chats import get_chat
 from chatd.store.ids import new_id
 from chatd.stream.publisher import Publisher
 from tests.seed import Seed, make_user, said
-from tests.stream.listening import listening
+from tests.stream.listening import Channel, listening
 
 HELLO = NewTurn(said("hello"))
 ONCE = Once("/chats", "key", b"x" * 32)
@@ -31,7 +31,8 @@ class Office:
         self.seed = seed
         self._wakes = Wakes(redis)
         self.publisher = Publisher(redis)
-        self.commands = Commands(seed.db, self._wakes, self.publisher)
+        self.stops = Stops(redis)
+        self.commands = Commands(seed.db, self._wakes, self.publisher, self.stops)
 
     async def create(self, once: Once | None = None) -> Any:
         new = NewChat(HELLO)
@@ -44,7 +45,7 @@ class Office:
         self._wakes.start()
         await self._wakes.close()
         self._wakes = Wakes(self._redis)
-        self.commands = Commands(self.seed.db, self._wakes, self.publisher)
+        self.commands = Commands(self.seed.db, self._wakes, self.publisher, self.stops)
         sent = await cast(Any, self._redis).llen(WAKE_LIST)
         await cast(Any, self._redis).delete(WAKE_LIST)
         return sent
@@ -73,8 +74,7 @@ async def test_a_message_is_answered_with_where_it_went(office: Office, redis: R
     async with listening(redis, chat_id) as channel:
         queued = await office.send(chat_id)
         assert (queued.body["queued"], queued.body["message"]) == (True, None)
-        entry = await channel.entry()
-        assert (entry.version, entry.events) == (2, ())
+        await announced(channel, 2)
     claim = await office.seed.claim()
     await work.finish_turn(office.seed.db, claim, [], "completed", None, [], None)
     claim = await office.seed.claim()
@@ -89,6 +89,34 @@ async def test_a_queued_message_wakes_too(office: Office) -> None:
     await office.wakes()
     await office.send(chat_id)
     assert await office.wakes() == 1
+
+
+async def test_a_refused_message_wakes_too(office: Office) -> None:
+    """While it held the chat's lock, a claim may have passed over the turn that is pending."""
+    chat_id = (await office.create()).chat_id
+    await office.wakes()
+    bad = NewTurn(said("x"), model_config_id=new_id())
+    with pytest.raises(BadRequest):
+        await office.commands.send_message(office.seed.actor, chat_id, bad)
+    assert await office.wakes() == 1
+    with pytest.raises(NotFound):
+        await office.commands.promote_queued(office.seed.actor, chat_id, new_id())
+    assert await office.wakes() == 1
+
+
+async def test_a_stop_is_told_to_workers_and_readers(office: Office, redis: Redis) -> None:
+    chat_id = (await office.create()).chat_id
+    claim = await office.seed.claim()
+    pubsub = cast(Any, redis.pubsub())
+    await pubsub.subscribe(STOPS)
+    assert (await pubsub.get_message(timeout=10))["type"] == "subscribe"
+    office.stops.start()
+    async with listening(redis, chat_id) as channel:
+        await office.commands.interrupt(office.seed.actor, chat_id)
+        await announced(channel, 3)
+    assert stopped_turns((await pubsub.get_message(timeout=10))["data"]) == {claim.turn_id}
+    await office.stops.close()
+    await pubsub.aclose()
 
 
 async def test_a_repeated_request_wakes_nobody(office: Office) -> None:
@@ -112,12 +140,20 @@ async def test_archiving_and_deleting_are_announced(office: Office, redis: Redis
     actor = office.seed.actor
     async with listening(redis, chat_id) as channel:
         await office.commands.patch_chat(actor, chat_id, ChatPatch(archived=True))
-        assert (await channel.entry()).version == 2
+        await announced(channel, 2)
         await office.commands.patch_chat(actor, chat_id, ChatPatch(archived=False))
-        assert (await channel.entry()).version == 3
+        await announced(channel, 3)
         await office.commands.delete_chat(actor, chat_id)
-        assert (await channel.entry()).version == 4
-    assert await office.wakes() == 3
+        await announced(channel, 4)
+    assert await office.wakes() == 4
+
+
+async def announced(channel: Channel, version: int) -> None:
+    """The next that is announced, after what came before we listened."""
+    entry = await channel.entry()
+    while entry.version == 1:
+        entry = await channel.entry()
+    assert entry.version == version
 
 
 async def test_other_peoples_chats_are_not_found(office: Office) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from typing import Any, cast
+from uuid import uuid4
 
 import pytest
 from arq.constants import job_key_prefix
@@ -9,7 +10,19 @@ from arq.jobs import deserialize_job_raw
 from redis.asyncio import Redis
 
 from chatd.dev.valkey import Valkey
-from chatd.queue import MAX_HINTS, MAX_WAKES, QUEUE, WAKE_JOB, WAKE_LIST, Hints, Wakes, from_bytes
+from chatd.queue import (
+    MAX_HINTS,
+    MAX_WAKES,
+    QUEUE,
+    STOPS,
+    WAKE_JOB,
+    WAKE_LIST,
+    Hints,
+    Stops,
+    Wakes,
+    from_bytes,
+    stopped_turns,
+)
 from tests.waiting import soon, until
 
 
@@ -117,3 +130,31 @@ async def test_redis_being_away_costs_the_wake_and_nothing_else(
         return await queued(redis) == (1, 1, 1)
 
     await until(arrived)
+
+
+async def test_stops_of_a_burst_are_one_message(redis: Redis) -> None:
+    pubsub = cast(Any, redis.pubsub())
+    await pubsub.subscribe(STOPS)
+    assert (await pubsub.get_message(timeout=10))["type"] == "subscribe"
+    stops = Stops(redis)
+    stops.start()
+    turns = [uuid4() for _ in range(5)]
+    stops.push([])
+    stops.push(turns[:2])
+    stops.push(turns[2:])
+    await stops.close()
+    assert stopped_turns((await pubsub.get_message(timeout=10))["data"]) == set(turns)
+    assert await pubsub.get_message(timeout=0.01) is None
+    await pubsub.aclose()
+
+
+async def test_a_stop_that_cannot_be_sent_is_no_error(valkey: Valkey, redis: Redis) -> None:
+    stops = Stops(redis)
+    stops.start()
+    valkey.kill()
+    try:
+        stops.push([uuid4()])
+        await soon(lambda: stops.failures)
+    finally:
+        await valkey.restart()
+    await stops.close()

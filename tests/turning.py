@@ -11,7 +11,7 @@ from chatd.credentials import Credentials
 from chatd.llm.clients import ModelClients
 from chatd.mcp.pool import SessionPool
 from chatd.outbound import Outbound
-from chatd.queue import Wakes
+from chatd.queue import Stops, Wakes
 from chatd.store.db import Database
 from chatd.store.loading import TurnLoader
 from chatd.stream.publisher import Publisher
@@ -23,7 +23,7 @@ LOOPBACK = [ip_network("127.0.0.0/8")]
 
 @asynccontextmanager
 async def turn_deps(db: Database, redis: Redis) -> AsyncGenerator[TurnDeps]:
-    """As `workers.main` wires them. The publisher waits for nothing; wakes stay unsent."""
+    """As `workers.main` wires them. The publisher waits for nothing; wakes and stops stay unsent."""
     outbound = Outbound(LOOPBACK, LOOPBACK)
     sessions = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Credentials())
     catalogue = Catalogue(redis, sessions)
@@ -34,6 +34,7 @@ async def turn_deps(db: Database, redis: Redis) -> AsyncGenerator[TurnDeps]:
         loader=TurnLoader(db, KEYS),
         publisher=publisher,
         wakes=Wakes(redis),
+        stops=Stops(redis),
         catalogue=catalogue,
         sessions=sessions,
         models=ModelClients(outbound.model_client()),

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from chatd.api.stream import EventStream
+from chatd.api.sse import EventStream
 from tests.frontend import Event, View
 from tests.waiting import WITHIN_S, soon
 

@@ -10,8 +10,11 @@ from arq.cron import CronJob
 
 from chatd.core.errors import Unavailable
 from chatd.queue import WAKE_JOB
+from chatd.store.archiving import archive_stale, find_stale
+from chatd.store.config import read_config
 from chatd.store.db import Database
-from chatd.store.purging import forget_keys, purge_chats
+from chatd.store.purging import forget_keys, purge_archived, purge_chats, purge_files
+from chatd.stream.publisher import Publisher
 
 Context = dict[Any, Any]
 
@@ -21,6 +24,7 @@ class JobDeps:
     """What the jobs need; arq's context carries it under `deps` and no further."""
 
     db: Database
+    publisher: Publisher
     wake: Callable[[], None]
 
 
@@ -39,11 +43,31 @@ async def purge(ctx: Context) -> None:
             pass
 
 
+async def retain(ctx: Context) -> None:
+    """Archive what nobody writes in any more, then remove what was archived for long enough.
+
+    Two at once are harmless: each looks again under its locks, and skips what the other holds.
+    """
+    deps = _deps(ctx)
+    with suppress(Unavailable):
+        config = await read_config(deps.db)
+        for root_id, owner_id in await find_stale(deps.db, config):
+            for chat_id, version in (await archive_stale(deps.db, root_id, config)).items():
+                deps.publisher.announce(chat_id, version, owner_id=owner_id)
+        while await purge_archived(deps.db, config):
+            pass
+        while await purge_files(deps.db):
+            pass
+
+
 def _deps(ctx: Context) -> JobDeps:
     return ctx["deps"]
 
 
 assert wake.__name__ == WAKE_JOB
 
-CRON: tuple[CronJob, ...] = (cron(purge, name="purge", second=0, timeout=300),)
-"""Each runs once a minute in one worker of the fleet."""
+CRON: tuple[CronJob, ...] = (
+    cron(purge, name="purge", second=0, timeout=300),
+    cron(retain, name="retain", minute=set(range(0, 60, 10)), second=30, timeout=590),
+)
+"""Each once a minute, or every ten, in one worker of the fleet."""

@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 from uuid import uuid4
@@ -23,15 +23,18 @@ from chatd.credentials import Credentials
 from chatd.llm.clients import ModelClients
 from chatd.mcp.pool import SessionPool
 from chatd.outbound import Outbound
-from chatd.queue import QUEUE, Hints, Wakes, from_bytes, to_bytes
+from chatd.queue import QUEUE, Hints, Stops, Wakes, from_bytes, to_bytes
 from chatd.settings import Settings
 from chatd.store.db import Database
 from chatd.store.loading import TurnLoader
 from chatd.store.secrets import KeyRing
 from chatd.stream.publisher import Publisher
+from chatd.title_queue import TitleQueue
+from chatd.titles import Titles
 from chatd.turn.deps import TurnDeps
 from workers.jobs import CRON, JobDeps, wake
 from workers.runner import IDLE_CLAIM_S, Runner
+from workers.stops import StopListener
 from workers.sweep import Sweeper
 
 HINT_WAIT_S = 5
@@ -49,6 +52,7 @@ class Process:
     settings: Settings
     redis: Redis
     deps: TurnDeps
+    titles: Titles
     runner: Runner
     sweeper: Sweeper
 
@@ -62,22 +66,31 @@ async def process(settings: Settings) -> AsyncGenerator[Process]:
     renewals = Database(url, pool_size=1, application="chatd worker leases")
     redis = Redis.from_url(settings.redis_url.get_secret_value(), socket_connect_timeout=2)
     outbound = Outbound(settings.model_allowed_cidrs, settings.mcp_allowed_cidrs)
-    deps = _deps(settings, db, redis, outbound)
-    runner = Runner(deps, renewals, worker_id=worker_id, capacity=settings.worker_capacity)
+    deps, titles = _named(settings, _deps(settings, db, redis, outbound))
+    runner = Runner(
+        deps,
+        renewals,
+        worker_id=worker_id,
+        capacity=settings.worker_capacity,
+        per_owner=settings.max_running_per_owner,
+    )
     sweeper = Sweeper(db, deps.wakes, deps.publisher, free=lambda: runner.free, wake=runner.wake)
     logs.bind(worker=worker_id)
     deps.publisher.start()
     deps.wakes.start()
+    deps.stops.start()
     runner.start()
     try:
-        yield Process(settings, redis, deps, runner, sweeper)
+        yield Process(settings, redis, deps, titles, runner, sweeper)
     finally:
         await runner.close()
         for close in (
+            titles.close,
             deps.catalogue.aclose,
             deps.sessions.aclose,
             deps.publisher.close,
             deps.wakes.close,
+            deps.stops.close,
             outbound.aclose,
             redis.aclose,
             renewals.close,
@@ -93,10 +106,18 @@ def _deps(settings: Settings, db: Database, redis: Redis, outbound: Outbound) ->
         loader=TurnLoader(db, KeyRing(settings.keys())),
         publisher=Publisher(redis),
         wakes=Wakes(redis),
+        stops=Stops(redis),
         catalogue=Catalogue(redis, sessions),
         sessions=sessions,
         models=ModelClients(outbound.model_client()),
     )
+
+
+def _named(settings: Settings, deps: TurnDeps) -> tuple[TurnDeps, Titles]:
+    """The titles' service; without automatic titles the turns know nothing of it."""
+    keys = KeyRing(settings.keys())
+    titles = Titles(deps.db, keys, deps.models, deps.publisher, deps.wakes)
+    return replace(deps, titles=titles if settings.auto_titles else None), titles
 
 
 async def serve(settings: Settings) -> None:
@@ -108,6 +129,8 @@ async def serve(settings: Settings) -> None:
     async with process(settings) as worker:
         tasks = [
             asyncio.create_task(_listen(worker), name="listen"),
+            asyncio.create_task(StopListener(worker.redis, worker.runner.look).run(), name="stops"),
+            asyncio.create_task(worker.titles.serve(TitleQueue(worker.redis)), name="titles"),
             asyncio.create_task(worker.sweeper.run(), name="sweep"),
             asyncio.create_task(_supervise(partial(_arq, worker)), name="arq"),
         ]
@@ -115,7 +138,8 @@ async def serve(settings: Settings) -> None:
         worker.runner.wake()
         log.info("worker ready", capacity=settings.worker_capacity)
         await stop.wait()
-        tasks[0].cancel()
+        for task in tasks[:2]:
+            task.cancel()
         await worker.runner.drain(settings.drain_grace_seconds)
         for task in tasks:
             task.cancel()
@@ -162,7 +186,7 @@ async def _arq(worker: Process) -> None:
         job_serializer=to_bytes,
         job_deserializer=from_bytes,
         log_results=False,
-        ctx={"deps": JobDeps(worker.deps.db, worker.runner.wake)},
+        ctx={"deps": JobDeps(worker.deps.db, worker.deps.publisher, worker.runner.wake)},
     )
     try:
         await poller.async_run()

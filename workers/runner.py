@@ -1,6 +1,7 @@
 """Turns in hand: claimed while there is room, leases renewed together, handed back on drain."""
 
 import asyncio
+from collections.abc import Set
 from uuid import UUID
 
 from chatd import logs, telemetry
@@ -8,12 +9,16 @@ from chatd.core.errors import Unavailable
 from chatd.core.turns import TurnStatus
 from chatd.core.work import Claim, Held
 from chatd.store.db import Database
+from chatd.store.leases import held_statuses
 from chatd.store.work import claim_turns, owned, renew_leases
 from chatd.turn.deps import Control, StopReason, TurnDeps
 from chatd.turn.run import run_turn
 
 CLAIM_BATCH = 4
 """Claimed at once: a burst costs fewer round trips, and other workers still get their share."""
+
+MAX_SERVED = 64
+"""Owners it remembers to have served, so that others come first."""
 
 RENEW_S = 3.0
 LEASE_S = 10.0
@@ -43,18 +48,31 @@ class Runner:
     keep a lease from being renewed."""
 
     def __init__(
-        self, deps: TurnDeps, renewals: Database, *, worker_id: str, capacity: int
+        self,
+        deps: TurnDeps,
+        renewals: Database,
+        *,
+        worker_id: str,
+        capacity: int,
+        per_owner: int = 0,
+        renew_s: float = RENEW_S,
     ) -> None:
         self._deps = deps
         self._renewals = renewals
         self._worker_id = worker_id
         self._capacity = capacity
+        self._renew_s = renew_s
+        self._per_owner = per_owner
+        self._served: dict[UUID, None] = {}
+        """Whose turns it claimed, the latest last."""
         self._running: dict[UUID, _Running] = {}
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self._draining = False
         self._claiming: asyncio.Task[None] | None = None
+        self._asked: set[UUID] | None = None
+        """Turns to look at that may be on their way to us, while a claim is under way."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -124,13 +142,29 @@ class Runner:
         wanted = min(self.free, CLAIM_BATCH)
         if wanted <= 0:
             return False
-        with telemetry.stage("acquisition"):
-            claims = await claim_turns(self._deps.db, self._worker_id, wanted)
+        asked = self._asked = set[UUID]()
+        try:
+            with telemetry.stage("acquisition"):
+                claims = await claim_turns(
+                    self._deps.db,
+                    self._worker_id,
+                    wanted,
+                    served=list(self._served),
+                    per_owner=self._per_owner,
+                )
+        finally:
+            self._asked = None
         for claim in claims:
             self._begin(claim)
+        if asked:
+            await self.look(asked)
         return len(claims) == wanted
 
     def _begin(self, claim: Claim) -> None:
+        self._served.pop(claim.owner_id, None)
+        self._served[claim.owner_id] = None
+        if len(self._served) > MAX_SERVED:
+            del self._served[next(iter(self._served))]
         running = _Running(claim)
         self._running[claim.lease_id] = running
         if self.free <= 0:
@@ -165,7 +199,7 @@ class Runner:
 
     async def _renew_forever(self) -> None:
         while True:
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(self._renew_s)
             held = list(self._running.values())
             _count(held)
             if not held:
@@ -192,6 +226,32 @@ class Runner:
             for running in missing:
                 if running.claim.turn_id not in ours:
                     running.stop("lost")
+
+    async def look(self, turn_ids: Set[UUID] | None = None) -> None:
+        """Read again who holds these turns, or all; stop those that are stopped or not ours.
+
+        Never raises for PostgreSQL being away: the renewal will find the same.
+        """
+        if self._asked is not None:
+            self._asked |= turn_ids or set()
+        held = [
+            running
+            for running in self._running.values()
+            if turn_ids is None or running.claim.turn_id in turn_ids
+        ]
+        if not held:
+            return
+        try:
+            async with asyncio.timeout(RENEW_S):
+                found = await held_statuses(self._renewals, [running.claim for running in held])
+        except (Unavailable, TimeoutError):
+            return
+        for running in held:
+            status = found.get(running.claim.lease_id)
+            if status is None:
+                running.stop("lost")
+            elif status == TurnStatus.INTERRUPTING:
+                running.stop("interrupt")
 
 
 def _count(held: list[_Running]) -> None:

@@ -3,12 +3,15 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID
 
 from chatd import logs
 from chatd.core.errors import Unavailable
 from chatd.queue import Wakes
 from chatd.store.db import Database
+from chatd.store.informing import end_wait, find_waits_over
+from chatd.store.items import expire_item, find_overdue
 from chatd.store.sweeping import (
     count_unclaimed,
     expire_turn,
@@ -24,6 +27,10 @@ BLIND_S = 3.0
 """Out of touch with PostgreSQL for so long, others may not have been able to renew either."""
 
 LEASE_S = 10.0
+
+FindItems = Callable[[Database], Awaitable[Sequence[tuple[UUID, UUID]]]]
+MendItem = Callable[[Database, UUID, UUID], Awaitable[int | None]]
+"""Items with their chats; one of them, answering the chat's version."""
 
 log = logs.get("sweep")
 
@@ -69,6 +76,8 @@ class Sweeper:
         self._seen = now
         if now >= self._expire_from:
             await self._expire()
+        for find, mend in ((find_overdue, expire_item), (find_waits_over, end_wait)):
+            unclaimed += await self._close_items(find, mend)
         for chat_id in await find_stranded(self._db):
             version = await promote_stranded(self._db, chat_id)
             if version is not None:
@@ -77,6 +86,16 @@ class Sweeper:
         if unclaimed:
             self._wake()  # Redis may be what lost them
             self._wakes.wake(max(1, min(unclaimed, self._free())))
+
+    async def _close_items(self, find: FindItems, mend: MendItem) -> int:
+        """How many open items were closed; each may have let its turn go on."""
+        closed = 0
+        for item_id, chat_id in await find(self._db):
+            version = await mend(self._db, item_id, chat_id)
+            if version is not None:
+                self._publisher.announce(chat_id, version)
+                closed += 1
+        return closed
 
     async def _expire(self) -> None:
         for turn_id, chat_id in await find_expired(self._db):

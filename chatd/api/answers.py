@@ -11,7 +11,7 @@ from starlette.responses import Response
 from chatd.core.errors import ErrorKind
 from chatd.core.models import EffortOptions, ModelOptions
 from chatd.core.reasons import Reason
-from chatd.core.servers import AuthType, Availability, Transport
+from chatd.core.servers import Approval, AuthType, Availability, Transport
 from chatd.core.turns import TurnStatus
 
 Json = dict[str, Any]
@@ -48,6 +48,14 @@ class TurnProblem(BaseModel):
     status_code: int
 
 
+class File(BaseModel):
+    id: UUID
+    name: str
+    media_type: str
+    size: int
+    created_at: datetime
+
+
 class Chat(BaseModel):
     id: UUID
     owner_id: UUID
@@ -66,7 +74,7 @@ class Chat(BaseModel):
     pin_order: int
     mcp_server_ids: list[UUID]
     labels: dict[str, str]
-    files: list[Json]
+    files: list[File]
     has_unread: bool
     warnings: list[str]
     children: list[Json]
@@ -93,6 +101,7 @@ class Turn(BaseModel):
 
     id: UUID
     chat_id: UUID
+    kind: Literal["message", "compact"]
     status: TurnStatus
     attempt: int
     plan_mode: Literal["plan"] | None
@@ -127,7 +136,7 @@ class Message(BaseModel):
     created_at: datetime
     role: Literal["system", "user", "assistant", "tool"]
     content: list[Json] = Field(
-        description="Parts: text, reasoning, tool-call, tool-result, file-reference."
+        description="Parts: text, reasoning, tool-call, tool-result, file, file-reference."
     )
     usage: MessageUsage | None
 
@@ -135,6 +144,7 @@ class Message(BaseModel):
 class QueuedMessage(BaseModel):
     id: UUID = Field(description="The id of its turn.")
     chat_id: UUID
+    kind: Literal["message", "compact"]
     content: list[Json]
     model_config_id: UUID | None
     created_at: datetime
@@ -154,6 +164,7 @@ class NewMessageAnswer(BaseModel):
     queued: bool
     turn: Turn
     message: Message | None = Field(description="Null while the turn is queued.")
+    warnings: list[str]
 
 
 class ModelChoice(BaseModel):
@@ -234,6 +245,8 @@ class McpServer(BaseModel):
     allow_in_plan_mode: bool
     forward_coder_headers: bool
     trust_annotations: bool
+    require_approval: Approval
+    tool_settings: Json
     tool_timeout_seconds: int
     auth_connected: bool
     version: int
@@ -247,8 +260,12 @@ class OfferedTool(BaseModel):
     name: str = Field(description="As the model knows it.")
     original_name: str
     description: str
-    server_id: UUID | None = Field(description="Null: built in.")
+    kind: Literal["builtin", "mcp", "dynamic"] = Field(
+        description="Our own, a server's, or one that the client runs."
+    )
+    server_id: UUID | None
     server: str | None = Field(description="The server's slug.")
+    requires_approval: bool = Field(description="Somebody is asked before each call.")
 
 
 class DroppedTool(BaseModel):

@@ -3,13 +3,33 @@
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from redis.asyncio import Redis
 from starlette.middleware.cors import CORSMiddleware
 
 from chatd import memory, telemetry
-from chatd.api import chats, errors, health, models, openapi, servers, tools, turns
+from chatd.answering import Answers
+from chatd.api import (
+    chats,
+    config,
+    errors,
+    files,
+    health,
+    history,
+    items,
+    models,
+    openapi,
+    queue,
+    servers,
+    titles,
+    tools,
+    turns,
+    usage,
+    watch,
+    websocket,
+)
 from chatd.api.answers import REFUSALS
 from chatd.api.errors import Failures
 from chatd.api.limits import Limits
@@ -21,13 +41,18 @@ from chatd.commands import Commands
 from chatd.credentials import Credentials
 from chatd.mcp.pool import SessionPool
 from chatd.outbound import Outbound
-from chatd.queue import Wakes
+from chatd.queue import Stops, Wakes
+from chatd.retitling import Retitling
 from chatd.settings import Settings
 from chatd.store.db import Database
 from chatd.store.following import read_versions
 from chatd.store.secrets import KeyRing
+from chatd.store.spending import SpendLimits
+from chatd.store.watching import WatchReads
 from chatd.stream.hub import Hub
 from chatd.stream.publisher import Publisher
+from chatd.stream.watchers import Watchers
+from chatd.title_queue import TitleQueue
 
 PREFIX = "/api/experimental"
 VERSION = "0.1.0"
@@ -47,6 +72,9 @@ _TAGS = [
     {"name": "turns", "description": "Messages and what became of them."},
     {"name": "models", "description": "Models to choose from; providers and configs for admins."},
     {"name": "mcp servers", "description": "Where tools come from."},
+    {"name": "config", "description": "Settings of the deployment, and everybody's own."},
+    {"name": "files", "description": "Bytes that messages name by id."},
+    {"name": "usage", "description": "What model calls cost, and what users may spend."},
     {"name": "health", "description": "For load balancers."},
 ]
 
@@ -79,7 +107,8 @@ def create_app(settings: Settings) -> FastAPI:
 
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """The last one added is the outermost. None is a `BaseHTTPMiddleware`: they cost a stream."""
-    app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes)
+    larger = {PREFIX + files.PATH: max(files.MAX_BODY_BYTES, settings.max_body_bytes)}
+    app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, larger=larger)
     app.add_middleware(Failures)
     if settings.cors_origins:
         app.add_middleware(
@@ -96,8 +125,23 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
 def _add_routes(app: FastAPI) -> None:
     # What is asked for most comes first, and fixed paths such as /chats/models before
     # /chats/{chat}.
-    for part in (turns, tools, models, chats, servers):
+    for part in (
+        turns,
+        queue,
+        history,
+        items,
+        tools,
+        models,
+        files,
+        config,
+        watch,
+        chats,
+        titles,
+        servers,
+        usage,
+    ):
         app.include_router(part.router, prefix=PREFIX, responses=REFUSALS)
+    app.include_router(websocket.router, prefix=PREFIX)
     app.include_router(health.router)
 
 
@@ -114,31 +158,54 @@ async def _open(stack: AsyncExitStack, settings: Settings, drain: Drain) -> Part
     db = Database(settings.database_url.get_secret_value(), application="chatd api")
     stack.push_async_callback(db.close)
     redis = Redis.from_url(
-        settings.redis_url.get_secret_value(), socket_connect_timeout=REDIS_TIMEOUT_S
+        settings.redis_url.get_secret_value(),
+        socket_connect_timeout=REDIS_TIMEOUT_S,
+        socket_keepalive=True,
     )
     stack.push_async_callback(cast(Any, redis).aclose)
+    catalogue = _catalogue(stack, settings, redis)
+    wakes, publisher, stops = Wakes(redis), Publisher(redis), Stops(redis)
+    for sender in (wakes, publisher, stops):
+        sender.start()
+        stack.push_async_callback(sender.close)
+    hub = Hub(redis, lambda ids: read_versions(db, ids))
+    hub.start()
+    stack.push_async_callback(hub.close)
+    watchers = Watchers(hub.listener, WatchReads(db))
+    watchers.start()
+    stack.push_async_callback(watchers.close)
+    drain.at_start(hub.drain)
+    drain.at_start(watchers.drain)
+    telemetry.FOLLOWERS.set_function(lambda: hub.followers + watchers.count)
+    telemetry.STREAM_BUFFER_BYTES.set_function(lambda: hub.waiting_bytes + watchers.waiting_bytes)
+    limits = SpendLimits(db)
+    return Parts(
+        db=db,
+        redis=redis,
+        keys=KeyRing(settings.keys()),
+        answers=Answers(db, wakes, publisher),
+        commands=Commands(db, wakes, publisher, stops, limits, traceparent=telemetry.traceparent),
+        titles=Retitling(db, wakes, TitleQueue(redis), limits),
+        limits=limits,
+        streams=Streams(db, hub, wake=wakes.wake),
+        watchers=watchers,
+        catalogue=catalogue,
+        drain=drain,
+        origins=frozenset((*settings.cors_origins, _origin(settings.access_url))),
+    )
+
+
+def _catalogue(stack: AsyncExitStack, settings: Settings, redis: Redis) -> Catalogue:
     outbound = Outbound(settings.model_allowed_cidrs, settings.mcp_allowed_cidrs)
     stack.push_async_callback(outbound.aclose)
     sessions = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Credentials())
     stack.push_async_callback(sessions.aclose)
     catalogue = Catalogue(redis, sessions)
     stack.push_async_callback(catalogue.aclose)
-    wakes, publisher = Wakes(redis), Publisher(redis)
-    for sender in (wakes, publisher):
-        sender.start()
-        stack.push_async_callback(sender.close)
-    hub = Hub(redis, lambda ids: read_versions(db, ids))
-    hub.start()
-    stack.push_async_callback(hub.close)
-    drain.at_start(hub.drain)
-    telemetry.FOLLOWERS.set_function(lambda: hub.followers)
-    telemetry.STREAM_BUFFER_BYTES.set_function(lambda: hub.waiting_bytes)
-    return Parts(
-        db=db,
-        redis=redis,
-        keys=KeyRing(settings.keys()),
-        commands=Commands(db, wakes, publisher, traceparent=telemetry.traceparent),
-        streams=Streams(db, hub),
-        catalogue=catalogue,
-        drain=drain,
-    )
+    return catalogue
+
+
+def _origin(url: str) -> str:
+    """As a browser names the pages of this URL."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

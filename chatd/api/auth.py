@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 
 from chatd import logs
 from chatd.api.errors import REQUEST_ID
@@ -27,7 +27,7 @@ class _Bearer(SecurityBase):
         )
         self.scheme_name = "bearer"
 
-    async def __call__(self, request: Request) -> Actor:
+    async def __call__(self, request: HTTPConnection) -> Actor:
         """Raises `Unauthorized`."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         token = token.strip()

@@ -1,6 +1,7 @@
 """What a chat client sends. Fields we do not know are ignored: frontends send more than we use."""
 
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import (
@@ -8,25 +9,29 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StrictInt,
     StringConstraints,
     WithJsonSchema,
 )
 
 from chatd.api.fields import (
+    MAX_INT,
     Flag,
     Labels,
     Line,
+    MessageId,
     PlanMode,
     ServerIds,
     refusal,
     says,
 )
 from chatd.core.chats import MAX_TITLE, ChatPatch, NewChat, NewTurn
-from chatd.core.messages import FileReferencePart, Part, TextPart
+from chatd.core.messages import FilePart, FileReferencePart, Part, TextPart
 from chatd.core.models import ReasoningEffort
 
 MAX_PARTS = 100
 MAX_SYSTEM_PROMPT = 10_000
+MAX_TOOLS = 250
 _FILE_NAME_LENGTH = 4096
 
 
@@ -36,10 +41,11 @@ def _some_text(text: str) -> str:
     return text
 
 
-def _no_interrupt(behavior: str) -> str:
-    if behavior == "interrupt":
-        raise refusal("busy_behavior interrupt is not available yet.")
-    return behavior
+def _distinct_names(tools: "list[DynamicTool]") -> "list[DynamicTool]":
+    names = [tool.name for tool in tools]
+    if len(set(names)) < len(names):
+        raise refusal("The names of dynamic tools must be unique.")
+    return tools
 
 
 def _file_lines(part: "FileReferenceInput") -> "FileReferenceInput":
@@ -79,8 +85,20 @@ class FileReferenceInput(BaseModel):
         )
 
 
+class FileInput(BaseModel):
+    """A file that was uploaded before: `POST /chats/files`."""
+
+    type: Literal["file"]
+    file_id: UUID
+
+    def to_part(self) -> Part:
+        """What else is known of it is added once it is found."""
+        file_id = str(self.file_id)
+        return FilePart(type="file", file_id=file_id, media_type="", name="", size=0)
+
+
 Input = Annotated[
-    TextInput | Annotated[FileReferenceInput, AfterValidator(_file_lines)],
+    TextInput | FileInput | Annotated[FileReferenceInput, AfterValidator(_file_lines)],
     Field(discriminator="type"),
 ]
 Content = Annotated[
@@ -88,7 +106,7 @@ Content = Annotated[
     Field(
         min_length=1,
         max_length=MAX_PARTS,
-        description="What the user says: `text` and `file-reference` parts.",
+        description="What the user says: `text`, `file` and `file-reference` parts.",
     ),
 ]
 
@@ -96,12 +114,14 @@ Content = Annotated[
 BusyBehavior = Annotated[
     Literal["queue", "interrupt"],
     says("Invalid busy_behavior value."),
-    AfterValidator(_no_interrupt),
+    Field(
+        description="While a turn is active: `queue` waits for its end, `interrupt` stops it. Both "
+        "join the end of the queue."
+    ),
 ]
 
 
-class _Turn(BaseModel):
-    content: Content
+class _Settings(BaseModel):
     model_config_id: UUID | None = Field(
         default=None, description="Absent: the chat's last model, else the default one."
     )
@@ -116,14 +136,33 @@ class _Turn(BaseModel):
     )
 
     def to_turn(self) -> NewTurn:
+        """Without content: that is for those who have some."""
         servers = self.mcp_server_ids
         return NewTurn(
-            content=[item.to_part() for item in self.content],
+            content=[],
             model_config_id=self.model_config_id,
             reasoning_effort=self.reasoning_effort,
             mcp_server_ids=tuple(servers) if servers is not None else None,
             plan_mode=self.plan_mode,
         )
+
+
+class _Turn(_Settings):
+    content: Content
+
+    def to_turn(self) -> NewTurn:
+        return replace(super().to_turn(), content=[item.to_part() for item in self.content])
+
+
+class DynamicTool(BaseModel):
+    """A tool that the client runs itself when the model calls it."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: str = ""
+    input_schema: dict[str, Any] = Field(
+        default_factory=lambda: {"type": "object", "properties": {}},
+        description="JSON Schema of its arguments.",
+    )
 
 
 class ChatBody(_Turn):
@@ -146,6 +185,13 @@ class ChatBody(_Turn):
     system_prompt: Annotated[str, StringConstraints(max_length=MAX_SYSTEM_PROMPT)] | None = None
     labels: Labels | None = None
     client_type: Annotated[Literal["ui", "api"], says("Invalid client_type value.")] = "api"
+    unsafe_dynamic_tools: (
+        Annotated[list[DynamicTool], Field(max_length=MAX_TOOLS), AfterValidator(_distinct_names)]
+        | None
+    ) = Field(
+        default=None,
+        description="Tools that you run yourself: a turn that calls one waits for its result.",
+    )
 
     def to_chat(self) -> NewChat:
         return NewChat(
@@ -153,6 +199,7 @@ class ChatBody(_Turn):
             system_prompt=self.system_prompt or "",
             labels=self.labels or {},
             client_type=self.client_type,
+            dynamic_tools=[tool.model_dump() for tool in self.unsafe_dynamic_tools or ()],
         )
 
 
@@ -164,6 +211,40 @@ class MessageBody(_Turn):
     )
 
     busy_behavior: BusyBehavior = "queue"
+
+
+class EditBody(_Turn):
+    """What a message says from now on."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"content": [{"type": "text", "text": "In Bergen?"}]}]}
+    )
+
+
+class RegenerateBody(_Settings):
+    """Other settings than those the message was sent with."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"plan_mode": "plan"}]})
+
+
+class InterruptBody(BaseModel):
+    """Which turn to stop."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}]})
+
+    turn_id: UUID | None = Field(
+        default=None, description="Only if this one is the active turn. Absent: whichever is."
+    )
+
+
+class ReadBody(BaseModel):
+    """How far the user has read."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{}, {"message_id": 7}]})
+
+    message_id: MessageId | None = Field(
+        default=None, description="The last message read. Absent: the newest one."
+    )
 
 
 def _title(title: str) -> str:
@@ -186,6 +267,10 @@ class ChatPatchBody(BaseModel):
     archived: Flag | None = None
     plan_mode: PlanMode | None = None
     mcp_server_ids: ServerIds | None = None
+    pin_order: Annotated[StrictInt, Field(ge=-MAX_INT, le=MAX_INT)] | None = Field(
+        default=None,
+        description="0 unpins. Anything else pins a chat at the end, or moves a pinned one there.",
+    )
 
     def to_patch(self) -> ChatPatch:
         servers = self.mcp_server_ids
@@ -195,4 +280,5 @@ class ChatPatchBody(BaseModel):
             archived=self.archived,
             plan_mode=self.plan_mode,
             mcp_server_ids=tuple(servers) if servers is not None else None,
+            pin_order=self.pin_order,
         )

@@ -1,5 +1,6 @@
 """Chats: create, list, read, change, delete, follow."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from chatd.api.answers import (
     NewChatAnswer,
     json_answer,
 )
+from chatd.api.attaching import with_files
 from chatd.api.auth import Signed
 from chatd.api.bodies import ChatBody, ChatPatchBody
 from chatd.api.fields import MAX_INT, ChatId, Limit, MessageId
@@ -56,12 +58,14 @@ async def create_chat(
 ) -> Response:
     """The turn runs at once. With `Accept: text/event-stream` the answer is its event stream."""
     new, once, chat_id = body.to_chat(), await to_once(request, key), new_id()
+    new = replace(new, turn=await with_files(parts, actor, new.turn))
     return await submit(
         parts,
         actor,
         chat_id,
         lambda: parts.commands.create_chat(actor, new, once, chat_id=chat_id),
         accept=accept,
+        content=new.turn.content,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import orjson
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +20,8 @@ REQUEST_ID = "chatd.request_id"
 
 MAX_VALIDATIONS = 20
 _RETRY_AFTER = {429: "5", 503: "2"}
+_TOLD = {503, 504}
+"""Failures that say something to the client."""
 _INTERNAL = "An internal error occurred."
 
 _CODES = {
@@ -43,12 +45,13 @@ def install(app: FastAPI) -> None:
     """Render our own failures, refused requests and the framework's."""
     app.add_exception_handler(ChatdError, _chatd_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(WebSocketRequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_exception)
 
 
 def answer(scope: Scope, error: ChatdError) -> Response:
     """A failure as its HTTP answer."""
-    if error.status >= 500 and error.status != 503:
+    if error.status >= 500 and error.status not in _TOLD:
         return _render(scope, error.status, "internal", _INTERNAL)
     return _render(
         scope,
@@ -90,7 +93,7 @@ class Failures:
 
 async def _chatd_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChatdError)
-    if error.status == 503:
+    if error.status in _TOLD:
         _log.warning("request failed", error=error.code, reason=error.message)
     elif error.status >= 500:
         _log.error("request failed", error=error.code, reason=error.message, exc_info=error)

@@ -79,4 +79,9 @@ LongText = Annotated[str, StringConstraints(strip_whitespace=True, max_length=20
 ChatId = Annotated[UUID, Path(description="The chat's id."), says("Invalid chat ID.")]
 TurnId = Annotated[UUID, Path(description="The turn's id."), says("Invalid turn ID.")]
 MessageId = Annotated[int, Field(ge=1, le=MAX_BIGINT)]
+MessagePath = Annotated[
+    int,
+    Path(ge=1, le=MAX_BIGINT, description="The message's id."),
+    says("Invalid message ID."),
+]
 Limit = Annotated[int, Field(ge=1, le=200), says("Invalid limit parameter (1-200).")]

@@ -9,6 +9,7 @@ import orjson
 
 from chatd.api.frames import Cursor, frame, from_row
 from chatd.core.events import EventType
+from chatd.core.items import action_required
 from chatd.core.turns import ACTIVE, ENDED, TurnStatus, chat_status
 from chatd.store.following import ChatState, TurnState
 from chatd.stream.entry import Entry, Event
@@ -37,6 +38,7 @@ class Reader:
     """
 
     def __init__(self, chat_id: UUID, *, turn_id: UUID | None = None) -> None:
+        self.chat = chat_id
         self.chat_id = str(chat_id)
         self.turn_id = turn_id
         self.only = str(turn_id) if turn_id is not None else None
@@ -52,6 +54,8 @@ class Reader:
         self._blind = False
         self._shown = False
         self._queue = b""
+        self._passed_from: int | None = None
+        """The last message before those of other turns that it passed over in silence."""
 
     def begin(self, cursor: Cursor) -> None:
         """Start from a position known without reading rows: right after a commit of our own."""
@@ -79,6 +83,8 @@ class Reader:
     def _durable(self, entry: Entry) -> bytes:
         ids = iter(entry.message_ids)
         before = self.cursor
+        if entry.message_ids and not self._is_for(entry.turn_id):
+            self._passes_over(before.message_id)
         frames: list[bytes] = []
         for place, event in enumerate(entry.events):
             if event[0] == "message":
@@ -130,6 +136,8 @@ class Reader:
         """
         since = self.cursor.version
         current = state.turns[-1] if state.turns else None
+        if any(turn.version > since and not self._is_for(turn.view["id"]) for turn in state.turns):
+            self._passes_over(self.cursor.message_id)
         told: list[_Told] = []
         if current is not None:
             self._shown = self._shown or (repeat and since > 0)
@@ -175,13 +183,14 @@ class Reader:
     def restart(self) -> bytes:
         """The history the reader holds is not ours any more: it drops all, a snapshot follows."""
         self.cursor = self._start
+        self._passed_from = None
         self._queue = b""
         self._shown = False
         return frame(self.cursor, from_row("history_reset", self.chat_id, None, {}))
 
     def withdraw(self) -> bytes:
         """Take back the preview, if one is shown."""
-        return b"".join(frame(self.cursor, row.event) for row in self._withdrawn())
+        return b"".join(frame(self._place(), row.event) for row in self._withdrawn())
 
     def replay(self, entries: Iterable[Entry]) -> bytes:
         """The running step's preview so far, from its first part or not at all."""
@@ -195,7 +204,7 @@ class Reader:
     def error(self, kind: str, message: str) -> bytes:
         """The last event of a stream that may not go on."""
         data = {"error": {"kind": kind, "message": message, "retryable": False}}
-        return frame(self.cursor, from_row("error", self.chat_id, None, data))
+        return frame(self._place(), from_row("error", self.chat_id, None, data))
 
     def _withdrawn(self) -> list[_Told]:
         if not self._shown:
@@ -228,8 +237,11 @@ class Reader:
         rows: list[tuple[EventType, dict[str, Any]]] = [("turn", {"turn": view})]
         if view["error"] is not None and turn.version > since:
             rows.append(("error", {"error": view["error"]}))
+        asked = [item for item in view["open_items"] if item["kind"] != "child"]
+        if asked:
+            rows.append(("action_required", action_required(asked)))
         rows.append(("status", status))
-        if view["id"] == self.only and view["status"] in _ENDED:
+        if view["id"] == self.only and (view["status"] in _ENDED or asked):
             self.finished = True
         return [_Told(from_row(kind, self.chat_id, view, data), view["id"]) for kind, data in rows]
 
@@ -253,7 +265,18 @@ class Reader:
         return self.withdraw() if other else b""
 
     def _frame(self, cursor: Cursor, event: Event, turn_id: str | None) -> bytes:
-        return frame(cursor, event) if self._is_for(turn_id) else b""
+        return frame(self._place(cursor), event) if self._is_for(turn_id) else b""
+
+    def _passes_over(self, message_id: int) -> None:
+        if self._passed_from is None:
+            self._passed_from = message_id
+
+    def _place(self, cursor: Cursor | None = None) -> Cursor:
+        """The cursor to show: whoever follows the whole chat from there misses no message."""
+        cursor = cursor or self.cursor
+        if self._passed_from is None:
+            return cursor
+        return cursor.at(message_id=min(cursor.message_id, self._passed_from))
 
     def _is_for(self, turn_id: str | None) -> bool:
         return self.only is None or turn_id is None or turn_id == self.only

@@ -1,4 +1,4 @@
-"""Server-sent events: cursors, frames, and events made from rows."""
+"""Events on the wire: cursors, frames, and events made from rows."""
 
 import re
 from dataclasses import dataclass, replace
@@ -54,6 +54,24 @@ def frame(cursor: Cursor, event: Event) -> bytes:
     kind, data = event
     name = b"chat_error" if kind == "error" else kind.encode()
     return b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor.encode(), name, data)
+
+
+def plain_frame(name: str, data: bytes) -> bytes:
+    """An event of a stream that nobody can go on with: it has no cursor."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+
+
+def texts(chunk: bytes) -> list[str]:
+    """The events of some frames as WebSocket messages, `{id, event, data}` each; no comments."""
+    messages: list[str] = []
+    for block in chunk.split(b"\n\n"):
+        lines = [line for line in block.split(b"\n") if line and not line.startswith(b":")]
+        if lines:
+            fields = dict(line.split(b": ", 1) for line in lines)
+            place = b'"%b"' % fields[b"id"] if b"id" in fields else b"null"
+            message = b'{"id":%b,"event":"%b","data":%b}'
+            messages.append((message % (place, fields[b"event"], fields[b"data"])).decode())
+    return messages
 
 
 def from_row(kind: EventType, chat_id: str, turn: Any | None, data: dict[str, Any]) -> Event:

@@ -1,6 +1,6 @@
 """What a request may hold: so many bytes, JSON, and text that PostgreSQL can store."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, cast
 
 import orjson
@@ -19,11 +19,17 @@ _ESCAPED_NUL = b"\\u0000"
 
 
 class Limits:
-    """Refuses a body over the limit, announced or streamed, and a NUL in path or query."""
+    """Refuses a body over the limit, announced or streamed, and a NUL in path or query.
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    `larger` are the limits of the paths that have one of their own.
+    """
+
+    def __init__(
+        self, app: ASGIApp, max_body_bytes: int, larger: Mapping[str, int] | None = None
+    ) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.larger = larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -32,7 +38,8 @@ class Limits:
         if b"%00" in scope["query_string"] or not holds(scope["path"]):
             await answer(scope, BadRequest(UNUSABLE))(scope, receive, send)
             return
-        if _announced(scope) > self.max_body_bytes:
+        limit = self.larger.get(scope["path"], self.max_body_bytes)
+        if _announced(scope) > limit:
             await answer(scope, TooLarge())(scope, receive, send)
             return
         read = 0
@@ -41,7 +48,7 @@ class Limits:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self.max_body_bytes:
+            if read > limit:
                 # FastAPI lets this class through from where it reads the body, and no other.
                 raise HTTPException(413)
             return message

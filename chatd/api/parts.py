@@ -3,16 +3,23 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import Depends
 from redis.asyncio import Redis
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
+from chatd.answering import Answers
+from chatd.api import watching
+from chatd.api.flow import Allowed, Flow
 from chatd.api.stream import Streams
 from chatd.catalogue import Catalogue
 from chatd.commands import Commands
+from chatd.retitling import Retitling
 from chatd.store.db import Database
 from chatd.store.secrets import KeyRing
+from chatd.store.spending import SpendLimits
+from chatd.stream.watchers import Watchers
 
 
 class Drain:
@@ -39,12 +46,21 @@ class Parts:
     redis: Redis
     keys: KeyRing
     commands: Commands
+    answers: Answers
+    titles: Retitling
+    limits: SpendLimits
     streams: Streams
+    watchers: Watchers
     catalogue: Catalogue
     drain: Drain
+    origins: frozenset[str]
+    """Whose pages may open a WebSocket: ours and the listed ones."""
+
+    async def watch(self, owner_id: UUID, allowed: Allowed) -> Flow:
+        return await watching.watch(self.watchers, owner_id, allowed, self.streams.pace)
 
 
-async def _parts(request: Request) -> Parts:
+async def _parts(request: HTTPConnection) -> Parts:
     # Async because FastAPI runs anything else in a thread.
     return request.app.state.parts
 

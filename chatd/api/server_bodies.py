@@ -9,7 +9,14 @@ from pydantic import AfterValidator, ConfigDict, Field, SecretStr, StrictInt, St
 from chatd.api.admin import AdminBody, Secret, Url
 from chatd.api.fields import Flag, refusal, says
 from chatd.core.errors import BadRequest, Validation
-from chatd.core.servers import DEFAULT_TOOL_TIMEOUT_S, AuthType, Availability, Transport
+from chatd.core.servers import (
+    DEFAULT_TOOL_TIMEOUT_S,
+    Approval,
+    AuthType,
+    Availability,
+    Transport,
+)
+from chatd.core.tools import JsonObject
 from chatd.store.servers import ServerSettings, View
 
 MAX_TOOL_NAMES = 500
@@ -83,6 +90,24 @@ ToolNames = Annotated[
     Field(max_length=MAX_TOOL_NAMES, description="Exact names, as the server lists them."),
     AfterValidator(_names),
 ]
+
+
+class ToolSettingBody(AdminBody):
+    """What differs for a single tool."""
+
+    require_approval: Approval | None = None
+
+
+def _tool_settings(given: dict[str, ToolSettingBody]) -> dict[str, JsonObject]:
+    settings = {name: tool.model_dump(exclude_none=True) for name, tool in given.items()}
+    return {name: setting for name, setting in settings.items() if setting}
+
+
+ToolSettings = Annotated[
+    dict[ToolName, ToolSettingBody],
+    Field(max_length=MAX_TOOL_NAMES),
+    AfterValidator(_tool_settings),
+]
 Timeout = Annotated[StrictInt, Field(ge=1, le=MAX_TIMEOUT_S)]
 
 
@@ -125,7 +150,16 @@ class ServerBody(AdminBody):
     model_intent: Flag = False
     allow_in_plan_mode: Flag = False
     forward_coder_headers: Flag = False
-    trust_annotations: Flag = False
+    trust_annotations: Flag = Field(
+        default=False, description="Believe the server's read-only and idempotent hints."
+    )
+    require_approval: Approval = Field(
+        default="never",
+        description="Ask the user before a call. `unless_read_only` needs `trust_annotations`.",
+    )
+    tool_settings: ToolSettings = Field(
+        default_factory=dict, description="By exact tool name, instead of the server's own."
+    )
     tool_timeout_seconds: Timeout = DEFAULT_TOOL_TIMEOUT_S
 
     def to_settings(self) -> ServerSettings:
@@ -155,6 +189,8 @@ class ServerPatch(AdminBody):
     allow_in_plan_mode: Flag | None = None
     forward_coder_headers: Flag | None = None
     trust_annotations: Flag | None = None
+    require_approval: Approval | None = None
+    tool_settings: ToolSettings | None = None
     tool_timeout_seconds: Timeout | None = None
 
     def to_settings(self, stored: View) -> ServerSettings:

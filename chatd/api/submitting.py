@@ -1,7 +1,7 @@
 """Sending a message: once or again, answered as JSON or as the turn's stream."""
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,11 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chatd.api.answers import Json, json_answer
+from chatd.api.attaching import keeping_files
 from chatd.api.fields import says
+from chatd.api.flow import Allowed
 from chatd.api.parts import Parts
-from chatd.api.stream import Allowed, wants_stream
+from chatd.api.sse import wants_stream
 from chatd.commands import Submitted
 from chatd.core.chats import Actor, Once
+from chatd.core.messages import Part
+from chatd.store.files import attached
 from chatd.store.tokens import token_alive
 
 IdempotencyKey = Annotated[
@@ -47,7 +51,8 @@ async def to_once(request: Request, key: str | None) -> Once | None:
     """The key with what it stands for: the path and the body, however that was spelled."""
     if key is None:
         return None
-    canonical = orjson.dumps(await request.json(), option=orjson.OPT_SORT_KEYS)
+    said = await request.json() if await request.body() else None
+    canonical = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
     return Once(request.scope["path"], key, hashlib.sha256(canonical).digest())
 
 
@@ -58,11 +63,17 @@ async def submit(
     accepted: Callable[[], Awaitable[Submitted]],
     *,
     accept: str | None,
+    status: int = 201,
+    content: Sequence[Part] = (),
 ) -> Response:
-    """Run the command; what fails before its commit is plain JSON in either case."""
+    """Run the command; what fails before its commit is plain JSON in either case.
+
+    The files that the `content` names are kept with the chat.
+    """
+    command = keeping_files(parts, attached(content), accepted)
     if wants_stream(accept):
-        return await parts.streams.submitted(chat_id, still_signed(parts, actor), accepted)
-    return json_answer((await accepted()).body, 201)
+        return await parts.streams.submitted(chat_id, still_signed(parts, actor), command, status)
+    return json_answer((await command()).body, status)
 
 
 def still_signed(parts: Parts, actor: Actor) -> Allowed:

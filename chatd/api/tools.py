@@ -16,9 +16,12 @@ from chatd.core.chats import Actor
 from chatd.core.reasons import SENTENCES
 from chatd.core.servers import McpServer, principal_of
 from chatd.core.tools import Dropped, OfferedTool
+from chatd.policy.approvals import approval_required
+from chatd.policy.builtins import select_builtins, select_dynamic
 from chatd.policy.offer import Offer, offer
 from chatd.policy.servers import select_servers
 from chatd.store.chat_servers import ChatServers, load_chat_servers
+from chatd.tools import BUILTINS
 
 router = APIRouter(tags=["chats"], route_class=JsonRoute)
 
@@ -45,16 +48,16 @@ async def list_tools(
         is_child=known.is_child,
     )
     outcomes = await _lists(parts, known, selection.kept, actor, chat)
-    offered = _offer(selection.kept, outcomes)
+    offered, refused = _offer(known, planning, selection.kept, outcomes)
     dropped = [_server(drop) for drop in selection.dropped]
     for server, outcome in zip(selection.kept, outcomes, strict=True):
         dropped += _from_outcome(server, outcome)
-    dropped += [_tool(drop) for drop in offered.dropped]
-    slugs = {server.id: server.slug for server in known.servers}
+    dropped += [_tool(drop) for drop in (*refused, *offered.dropped)]
+    servers = {server.id: server for server in known.servers}
     return json_answer(
         {
             "plan_mode": planning,
-            "tools": [_shown(tool, slugs) for tool in offered.tools],
+            "tools": [_shown(tool, servers) for tool in offered.tools],
             "dropped": _visible(dropped, known, actor),
         }
     )
@@ -79,12 +82,23 @@ async def _lists(
     )
 
 
-def _offer(kept: Sequence[McpServer], outcomes: Sequence[Listing | Skipped]) -> Offer:
-    return offer(
+def _offer(
+    known: ChatServers,
+    planning: bool,
+    kept: Sequence[McpServer],
+    outcomes: Sequence[Listing | Skipped],
+) -> tuple[Offer, list[Dropped]]:
+    """As a turn makes it: our own tools, the servers', the client's."""
+    listed = [
         (server, outcome.tools)
         for server, outcome in zip(kept, outcomes, strict=True)
         if isinstance(outcome, Listing)
+    ]
+    builtin, refused = select_builtins(
+        BUILTINS, plan_mode=planning, is_child=known.is_child, explore=known.explore
     )
+    dynamic = select_dynamic(known.dynamic_tools, plan_mode=planning, explore=known.explore)
+    return offer(listed, builtin=builtin, dynamic=dynamic), refused
 
 
 def _from_outcome(server: McpServer, outcome: Listing | Skipped) -> list[dict[str, Any]]:
@@ -122,11 +136,14 @@ def _visible(
     return [drop | {"detail": ""} for drop in dropped if drop["server_id"] not in hidden]
 
 
-def _shown(tool: OfferedTool, slugs: dict[UUID, str]) -> dict[str, Any]:
+def _shown(tool: OfferedTool, servers: dict[UUID, McpServer]) -> dict[str, Any]:
+    server = servers.get(tool.server_id) if tool.server_id else None
     return {
         "name": tool.name,
         "original_name": tool.original_name,
         "description": tool.description,
+        "kind": tool.kind,
         "server_id": str(tool.server_id) if tool.server_id else None,
-        "server": slugs.get(tool.server_id) if tool.server_id else None,
+        "server": server.slug if server is not None else None,
+        "requires_approval": server is not None and approval_required(tool, server),
     }

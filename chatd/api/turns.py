@@ -15,6 +15,7 @@ from chatd.api.answers import (
     Turns,
     json_answer,
 )
+from chatd.api.attaching import with_files
 from chatd.api.auth import Signed
 from chatd.api.bodies import MessageBody
 from chatd.api.fields import ChatId, Limit, MessageId, TurnId
@@ -45,15 +46,20 @@ async def send_message(
 ) -> Response:
     """It becomes a turn: at once, or behind the one that is running (at most 20 wait).
 
+    With `busy_behavior: interrupt` the running one is stopped, and the queue goes on.
     With `Accept: text/event-stream` the answer is the turn's event stream.
     """
-    new, once = body.to_turn(), await to_once(request, key)
+    new = await with_files(parts, actor, body.to_turn())
+    once = await to_once(request, key)
     return await submit(
         parts,
         actor,
         chat,
-        lambda: parts.commands.send_message(actor, chat, new, once),
+        lambda: parts.commands.send_message(
+            actor, chat, new, once, interrupt=body.busy_behavior == "interrupt"
+        ),
         accept=accept,
+        content=new.content,
     )
 
 

@@ -1,6 +1,7 @@
 """`chatd api`: the front door, one process."""
 
 import asyncio
+import logging
 import signal
 import socket
 from contextlib import ExitStack
@@ -9,9 +10,11 @@ from typing import Annotated
 
 import typer
 import uvicorn
+from fastapi import FastAPI
 
 from chatd import logs, telemetry
 from chatd.api.app import create_app
+from chatd.api.flow import HEARTBEAT_S
 from chatd.api.parts import Drain
 from chatd.settings import Settings, load
 
@@ -20,6 +23,9 @@ GRACE_S = 10
 
 KEEP_ALIVE_S = 75
 """Longer than a load balancer keeps its connections (60 s is usual), so it closes first."""
+
+MAX_SAID_BYTES = 4096
+"""Of a WebSocket client: our sockets go one way."""
 
 
 def api(
@@ -47,13 +53,22 @@ def api(
 def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT."""
     app = create_app(settings)
-    config = uvicorn.Config(
+    Server(server_config(app, settings), app.state.drain, settings.drain_delay_seconds).run()
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """WebSockets by websockets' own parser: uvicorn's other adapter for it is deprecated."""
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
         http="httptools",
-        ws="none",
+        ws="websockets-sansio",
+        ws_ping_interval=HEARTBEAT_S,
+        ws_max_size=MAX_SAID_BYTES,
+        ws_per_message_deflate=False,
         lifespan="on",
         access_log=False,
         log_config=None,
@@ -61,7 +76,11 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
-    Server(config, app.state.drain, settings.drain_delay_seconds).run()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A reader who takes nothing is dropped, and does not take the end of its response either."""
+    return record.getMessage() != "ASGI callable returned without completing response."
 
 
 class Server(uvicorn.Server):

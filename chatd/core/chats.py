@@ -1,11 +1,13 @@
 """What a user asks of a chat, checked for shape by the front door and for sense by commands."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
 from chatd.core.messages import Part
 from chatd.core.models import ReasoningEffort
+from chatd.core.tools import JsonObject
 
 MAX_QUEUED = 20
 """Turns waiting behind the active one; one more is refused with 429."""
@@ -33,6 +35,8 @@ class NewTurn:
     """None: unchanged (for a new chat: the default_on servers). Empty: none."""
     plan_mode: Literal["", "plan"] | None = None
     """None: unchanged. Empty: off."""
+    kind: Literal["message", "compact"] = "message"
+    """A compaction says nothing: it has no content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class NewChat:
     system_prompt: str = ""
     labels: dict[str, str] = field(default_factory=dict[str, str])
     client_type: Literal["ui", "api"] = "api"
+    dynamic_tools: list[JsonObject] = field(default_factory=list[JsonObject])
+    """Tools that the client runs itself: name, description, input_schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,8 @@ class ChatPatch:
     archived: bool | None = None
     plan_mode: Literal["", "plan"] | None = None
     mcp_server_ids: tuple[UUID, ...] | None = None
+    pin_order: int | None = None
+    """0 unpins; anything else is a place among the pinned, or the last one for a new pin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +83,11 @@ def fallback_title(content: list[Part]) -> str:
     if len(title) <= 80 and len(words) <= 6:
         return title
     return title[:79].rstrip() + "…"
+
+
+def pinned_at(others: Sequence[UUID], chat_id: UUID, *, now: int, wanted: int) -> list[UUID]:
+    """The pinned chats in order. A chat that is not pinned yet joins at the end."""
+    ids = list(others)
+    if wanted:
+        ids.insert(min(wanted, len(ids) + 1) - 1 if now else len(ids), chat_id)
+    return ids

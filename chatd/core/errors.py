@@ -69,6 +69,12 @@ class Conflict(ChatdError):
     status = 409
 
 
+class UsageLimit(Conflict):
+    """Chat usage limit exceeded."""
+
+    code = "usage_limit"
+
+
 class TooLarge(ChatdError):
     """The request body is too large."""
 
@@ -88,6 +94,13 @@ class Unavailable(ChatdError):
 
     code = "unavailable"
     status = 503
+
+
+class TimedOut(ChatdError):
+    """It took too long; try again later."""
+
+    code = "timeout"
+    status = 504
 
 
 class LeaseLost(ChatdError):

@@ -32,6 +32,16 @@ class FileReferencePart(TypedDict):
     content: str
 
 
+class FilePart(TypedDict):
+    """A file the user attached; its bytes are in the store, the rest is as it was then."""
+
+    type: Literal["file"]
+    file_id: str
+    media_type: str
+    name: str
+    size: int
+
+
 class ToolCallPart(TypedDict):
     """`args` is the model's own JSON text, unparsed: it may be anything at all."""
 
@@ -64,7 +74,7 @@ class ToolResultPart(TypedDict):
     completed_at: NotRequired[str]
 
 
-Part = TextPart | ReasoningPart | FileReferencePart | ToolCallPart | ToolResultPart
+Part = TextPart | ReasoningPart | FileReferencePart | FilePart | ToolCallPart | ToolResultPart
 
 
 class Usage(TypedDict):

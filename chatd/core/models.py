@@ -67,6 +67,8 @@ class Model:
     api_key: SecretStr | None
     context_limit: int
     options: ModelOptions
+    compression_threshold: int = 70
+    """Percent of the window after which the history is summed up; 100: never."""
 
 
 def effort(options: ModelOptions, asked: ReasoningEffort | None) -> ReasoningEffort | None:

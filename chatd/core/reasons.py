@@ -8,6 +8,8 @@ Reason = Literal[
     "disabled",
     "not_in_plan_mode",
     "plan_sub_agent",
+    "root_only",
+    "explore_only_reads",
     "auth_required",
     "unusable_credentials",
     "forbidden",
@@ -26,6 +28,8 @@ SENTENCES: Mapping[Reason, str] = {
     "disabled": "An administrator has disabled this server.",
     "not_in_plan_mode": "This server may not be used while planning.",
     "plan_sub_agent": "Sub-agents use no MCP servers while planning.",
+    "root_only": "Sub-agents may not use this tool.",
+    "explore_only_reads": "A chat that only explores may not use tools that change anything.",
     "auth_required": "Connect your account to use this server.",
     "unusable_credentials": "This server's credentials cannot be used; an administrator has to set"
     " them again.",

@@ -1,7 +1,8 @@
 """An MCP server as configured, and whose credentials a connection to it carries."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, NotRequired, TypedDict
 from uuid import UUID
 
 from pydantic import BaseModel, Field, SecretStr
@@ -10,7 +11,16 @@ Transport = Literal["streamable_http", "sse"]
 Availability = Literal["force_on", "default_on", "default_off"]
 AuthType = Literal["none", "oauth2", "api_key", "custom_headers", "user_oidc"]
 
+Approval = Literal["always", "never", "unless_read_only"]
+"""Whether a person is asked before a call; a read-only hint counts only from a trusted server."""
+
 DEFAULT_TOOL_TIMEOUT_S = 60
+
+
+class ToolSetting(TypedDict):
+    """What an administrator set for a single tool; absent: as its server."""
+
+    require_approval: NotRequired[Approval]
 
 
 class NoAuth(BaseModel):
@@ -72,6 +82,9 @@ class McpServer:
     forward_coder_headers: bool = False
     trust_annotations: bool = False
     """The admin vouches for the server's read-only and idempotent hints."""
+    require_approval: Approval = "never"
+    tool_settings: Mapping[str, ToolSetting] = field(default_factory=dict[str, ToolSetting])
+    """By original tool name."""
     tool_timeout_s: float = DEFAULT_TOOL_TIMEOUT_S
 
 

@@ -1,9 +1,17 @@
 """Text that PostgreSQL and JSON can hold: the one place that cleans what others send."""
 
+import re
 from typing import cast
 
 REPLACEMENT = "\ufffd"
 _NUL = "\x00"
+
+# Controls, zero-width characters, direction overrides and tags: a person who reviews the text does
+# not see what they do to it.
+INVISIBLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff"
+    "\U000e0000-\U000e007f]"
+)
 
 
 def holds(text: str) -> bool:

@@ -29,6 +29,23 @@ class ToolSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class BuiltinTool:
+    """A tool that the worker itself runs, under its own bare name."""
+
+    spec: ToolSpec
+    safe: bool = True
+    """May run again after a crash."""
+    parallel: bool = True
+    stop_after: bool = False
+    """A successful call ends the turn."""
+    repeatable: bool = False
+    """The very same call has another answer later."""
+    root_only: bool = False
+    """Not for sub-agents."""
+    in_plan_mode: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class OfferedTool:
     """A tool under the name the model knows it by, with the way back to where it lives."""
 
@@ -38,10 +55,18 @@ class OfferedTool:
     description: str
     parameters: JsonObject
     server_id: UUID | None = None
-    """None: built-in."""
+    """None: built-in or dynamic."""
+    kind: Literal["mcp", "builtin", "dynamic"] = "mcp"
+    """`builtin` runs in the worker, `dynamic` in the client."""
+    read_only: bool = False
+    """By the hint of a server whose annotations the administrator trusts."""
+    stop_after: bool = False
+    """A successful call ends the turn."""
     safe: bool = False
     """May be called again when it is unknown whether a call arrived."""
     parallel: bool = True
+    repeatable: bool = False
+    """The very same call has another answer later."""
     model_intent: bool = False
     definition_hash: str = ""
     """SHA-256 of the canonical JSON of name, description and schema."""

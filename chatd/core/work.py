@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 from uuid import UUID
 
 from chatd.core.errors import TurnError
+from chatd.core.items import Item
 from chatd.core.messages import HistoryMessage, NewMessage
 from chatd.core.models import Model, ReasoningEffort
 from chatd.core.servers import McpServer
@@ -42,9 +43,13 @@ class JournalEntry:
 
 
 class StoredMessage(HistoryMessage):
-    """A message of the history; `step` only when it belongs to the turn itself."""
+    """A message of the history; `step` only when it belongs to the turn itself.
+
+    `compressed`: written by a compaction, right before the model call of `step`.
+    """
 
     step: int | None
+    compressed: NotRequired[bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,12 @@ class LoadedTurn:
     """Everything a turn needs, read once."""
 
     claim: Claim
+    kind: Literal["message", "compact"]
     parent_chat_id: UUID | None
     root_chat_id: UUID | None
+    mode: Literal["explore"] | None
+    title: str
+    title_source: str
     plan_mode: bool
     reasoning_effort: ReasoningEffort | None
     selected_ids: frozenset[UUID]
@@ -61,15 +70,27 @@ class LoadedTurn:
     """The selected ones and every enabled force_on, with their policy columns as they are now."""
     policy_version: int
     system_prompt: str
+    deployment: JsonObject
+    """What administrators set for everybody, by key."""
+    personal: JsonObject
+    """What the owner set, by key."""
+    dynamic_tools: list[JsonObject]
     model: Model | None
     model_error: TurnError | None
     """Why there is no model to call; None when there is one."""
     history: list[StoredMessage]
     journal: list[JournalEntry]
+    items: list[Item]
+    """What its calls have waited for, oldest first."""
     notices: list["Notice"]
     """Those stored by earlier attempts."""
     started_at: datetime
+    parked_s: float
+    """Seconds since then that it waited for open items."""
     first_token_at: datetime | None
+    entered_first: int | None = None
+    """Tokens that entered the first model call of this history: a compaction begins a new one."""
+    entered_last: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

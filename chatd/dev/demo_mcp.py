@@ -12,9 +12,14 @@ from zoneinfo import ZoneInfo
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context, Image
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp_types import ToolAnnotations
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import Field
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from chatd.dev.demo_questions import STATE, ask, confirm, talk, visit
 from chatd.dev.serving import serve
 
 SAFE = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
@@ -98,12 +103,26 @@ def build(journal: Path | None = None) -> MCPServer[Any]:
         title="chatd demo tools",
         instructions="Tools to try chatd with. Only `append` changes anything.",
         log_level="WARNING",
+        request_state_security=STATE,
     )
-    for tool in (current_time, echo, slow, fail, big, picture):
+    for tool in (current_time, echo, slow, fail, big, picture, ask, visit, confirm, talk):
         server.add_tool(tool, annotations=SAFE, structured_output=False)
     server.add_tool(add, annotations=SAFE)
     server.add_tool(Journal(journal).append, annotations=UNSAFE)
     return server
+
+
+def older(app: ASGIApp) -> ASGIApp:
+    """The server as it was before 2026-07-28: it asks people while the call is open."""
+
+    async def refusing(scope: Scope, receive: Receive, send: Send) -> None:
+        named = dict(scope.get("headers", ())).get(MCP_PROTOCOL_VERSION_HEADER.encode(), b"")
+        if named.decode("latin-1") in MODERN_PROTOCOL_VERSIONS:
+            await Response(status_code=400)(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return refusing
 
 
 def _gradient(size: int) -> bytes:
@@ -128,9 +147,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m chatd.dev.demo_mcp", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--journal", type=Path, help="the file `append` writes to")
+    parser.add_argument("--legacy", action="store_true", help="know only the older handshake")
     arguments = parser.parse_args()
-    app = build(arguments.journal).streamable_http_app(streamable_http_path="/mcp")
-    serve(app, port=arguments.port, path="/mcp")
+    app: ASGIApp = build(arguments.journal).streamable_http_app(streamable_http_path="/mcp")
+    serve(older(app) if arguments.legacy else app, port=arguments.port, path="/mcp")
 
 
 if __name__ == "__main__":

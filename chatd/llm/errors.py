@@ -11,6 +11,8 @@ from chatd.core.errors import ErrorKind, NotDialled, TurnError, TurnFailed, turn
 from chatd.llm.failures import NoModelApi, StreamEnded, StreamMalformed, StreamSilent
 from chatd.llm.signals import Signal, detail, read_signal, transport_error
 
+_TOO_LONG = "The conversation is too long for this model."
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -37,6 +39,11 @@ def classify(error: BaseException, *, provider: str, secrets: Sequence[str] = ()
         retryable=row.retryable,
         status_code=signal.status,
     )
+
+
+def too_long(error: TurnError) -> bool:
+    """Whether the provider refused the request for its length."""
+    return error["message"] == _TOO_LONG
 
 
 def _is(*kinds: type[BaseException]) -> Callable[[Signal], bool]:
@@ -158,7 +165,7 @@ _ROWS: tuple[_Row, ...] = (
         lambda signal: _DROPPED(signal) and not _config_looking(signal),
         "timeout", True, "The model provider could not be reached.",
     ),
-    _Row(_CONTEXT, "config", False, "The conversation is too long for this model."),
+    _Row(_CONTEXT, "config", False, _TOO_LONG),
     _Row(
         lambda signal: signal.status in (0, 400, 422) and _max_output(signal),
         "config", False, "The model does not accept the configured maximum of output tokens.",

@@ -1,12 +1,15 @@
 """Stored history as chat-completions messages that strict providers accept."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from itertools import groupby
+from typing import Any, cast
 
 import orjson
 
+from chatd.core.budget import UNKNOWN_WINDOW
 from chatd.core.messages import (
     FileReferencePart,
     HistoryMessage,
@@ -15,6 +18,7 @@ from chatd.core.messages import (
     ToolCallPart,
     ToolResultPart,
 )
+from chatd.llm.attached import Attached, fenced
 
 INTERRUPTED = "tool call was interrupted before it produced a result"
 
@@ -35,15 +39,23 @@ _SOUNDS = {
 Message = dict[str, Any]
 
 
-def chat_messages(system: Sequence[str], history: Sequence[HistoryMessage]) -> list[Message]:
+def chat_messages(
+    system: Sequence[str],
+    history: Sequence[HistoryMessage],
+    files: Mapping[str, bytes] | None = None,
+    *,
+    max_text: int = UNKNOWN_WINDOW,
+) -> list[Message]:
     """One system message, then the history; reasoning is not sent.
 
     Every tool call is followed by exactly one result: a missing one is answered with INTERRUPTED,
     orphans and duplicates are left out. Arguments that are no JSON object are sent as `{}`, and the
     call's result then begins with what the model had written. Images and sound of a step's results
     follow its last result in one user message, since tool messages take text only.
+    `files` are the bytes of attached files by id; a missing one becomes a note. `max_text`: bytes
+    that the texts among one message's files may take.
     """
-    prompt = _Prompt()
+    prompt = _Prompt(Attached(files or {}, max_text))
     instructions = "\n\n".join(text for text in system if text)
     if instructions:
         prompt.messages.append({"role": "system", "content": instructions})
@@ -63,23 +75,29 @@ def chat_messages(system: Sequence[str], history: Sequence[HistoryMessage]) -> l
 class _Prompt:
     """The messages so far; `open` holds the calls of the last step that have no result yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, attached: Attached) -> None:
+        self._attached = attached
         self.messages: list[Message] = []
         self._open: dict[str, str] = {}
+        self._uses = Counter[str]()
+        """How many calls had this id: some providers begin from 0 again in every answer."""
         self._media: list[Message] = []
 
     def said(self, role: str, parts: Sequence[Part]) -> None:
-        texts = [
-            part["text"] if part["type"] == "text" else _quoted(part)
-            for part in parts
-            if part["type"] == "text" or part["type"] == "file-reference"
+        room = self._attached.text_room(parts)
+        shown = [
+            piece for part in parts if (piece := _said(part) or self._attached_piece(part, room))
         ]
-        content = "\n\n".join(text for text in texts if text)
+        content = _joined(shown)
         if content:
             self.messages.append({"role": role, "content": content})
 
+    def _attached_piece(self, part: Part, room: int) -> str | Message:
+        return self._attached.shown(part, room) if part["type"] == "file" else ""
+
     def assistant(self, parts: Sequence[Part]) -> None:
         text = "".join(part["text"] for part in parts if part["type"] == "text")
+        text = text if text.strip() else ""
         calls = [
             self._call(part)
             for part in parts
@@ -99,10 +117,10 @@ class _Prompt:
             note = self._open.pop(part["tool_call_id"], None)
             if note is None:
                 continue
-            self._result(part["tool_call_id"], note + part["result"])
+            call_id = self._result(part["tool_call_id"], note + part["result"])
             media = part.get("media")
             if media:
-                self._media += _shown(part, media)
+                self._media += _shown(part, call_id, media)
 
     def close_step(self) -> None:
         """Answer what is still open, then show the step's media."""
@@ -116,14 +134,23 @@ class _Prompt:
     def _call(self, part: ToolCallPart) -> Message:
         arguments, note = _arguments(part["args"])
         self._open[part["tool_call_id"]] = note
+        self._uses[part["tool_call_id"]] += 1
         return {
-            "id": _call_id(part["tool_call_id"]),
+            "id": self._sent_id(part["tool_call_id"]),
             "type": "function",
             "function": {"name": _tool_name(part["tool_name"]), "arguments": arguments},
         }
 
-    def _result(self, call_id: str, text: str) -> None:
-        self.messages.append({"role": "tool", "tool_call_id": _call_id(call_id), "content": text})
+    def _result(self, call_id: str, text: str) -> str:
+        """Answers the id under which the call was sent."""
+        sent_id = self._sent_id(call_id)
+        self.messages.append({"role": "tool", "tool_call_id": sent_id, "content": text})
+        return sent_id
+
+    def _sent_id(self, call_id: str) -> str:
+        """No two calls of a conversation may share one."""
+        times = self._uses[call_id]
+        return _call_id(call_id if times == 1 else f"{times} {call_id}".ljust(_MAX_ID + 1))
 
 
 def _arguments(args: str) -> tuple[str, str]:
@@ -153,16 +180,31 @@ def _tool_name(name: str) -> str:
     return _NOT_IN_NAME.sub("_", name)[:_MAX_NAME] or "unknown"
 
 
+def _said(part: Part) -> str:
+    if part["type"] == "text":
+        return part["text"]
+    return _quoted(part) if part["type"] == "file-reference" else ""
+
+
+def _joined(pieces: Sequence[str | Message]) -> str | list[Message]:
+    """One text if that is all there is; else content parts, texts between two others as one."""
+    runs = [list(run) for _, run in groupby(pieces, key=lambda piece: isinstance(piece, str))]
+    content: list[Message] = []
+    for run in runs:
+        texts = [piece for piece in run if isinstance(piece, str)]
+        if texts and len(runs) == 1:
+            return "\n\n".join(texts)
+        content += [_text("\n\n".join(texts))] if texts else cast(list[Message], run)
+    return content
+
+
 def _quoted(part: FileReferencePart) -> str:
-    fence = "```"
-    while fence in part["content"]:
-        fence += "`"
     lines = f"{part['start_line']}-{part['end_line']}"
-    return f"File {part['file_name']}, lines {lines}:\n{fence}\n{part['content']}\n{fence}"
+    return f"File {part['file_name']}, lines {lines}:\n{fenced(part['content'])}"
 
 
-def _shown(part: ToolResultPart, media: Sequence[Media]) -> list[Message]:
-    call = f"tool call {_call_id(part['tool_call_id'])} ({part['tool_name']})"
+def _shown(part: ToolResultPart, call_id: str, media: Sequence[Media]) -> list[Message]:
+    call = f"tool call {call_id} ({part['tool_name']})"
     return [_text(f"Returned by {call}:"), *(_medium(item) for item in media)]
 
 

@@ -1,7 +1,7 @@
 """One attempt at a model call: the request, its network reads, their deltas."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, cast
 from uuid import uuid4
@@ -39,20 +39,20 @@ async def complete(
     *,
     effort: ReasoningEffort | None = None,
     tool_choice: ToolChoice | None = None,
+    extra: Mapping[str, Any] | None = None,
     silence_s: float = SILENCE_SECONDS,
     tail_s: float = TAIL_SECONDS,
     new_id: Callable[[], str] = _new_id,
 ) -> AsyncGenerator[list[Delta]]:
     """A list of deltas per network read; the last one of the last list is Finished.
 
-    `effort` is what was asked; the model's limits apply. Close the generator (`aclosing`): that
-    closes the connection, and so stops the provider. Read it to its end, and the connection is
-    kept for the next call. Raises the client's errors and those of chatd.llm.failures.
+    `effort` is what was asked; the model's limits apply. `extra` goes into the body. Close the
+    generator (`aclosing`): that closes the connection, and so stops the provider. Read it to its
+    end, and the connection is kept. Raises the client's errors and those of chatd.llm.failures.
     """
     body = request_body(model, messages, tools, asked_effort=effort, tool_choice=tool_choice)
-    content = encode(body)
-    labels = (model.provider, model.name)
-    telemetry.labelled(telemetry.PROMPT_BYTES, *labels).observe(len(content))
+    content = encode({**body, **extra} if extra else body)
+    telemetry.labelled(telemetry.PROMPT_BYTES, model.provider, model.name).observe(len(content))
     response = await _open(client, content, silence_s)
     answer = Answer(new_id)
     reads = _Reads(response, silence_s, tail_s)

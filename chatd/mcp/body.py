@@ -44,8 +44,9 @@ class Body(httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         held = bytearray()
+        chunks = aiter(self._stream)
         try:
-            async for chunk in self._stream:
+            while (chunk := await self._next(chunks)) is not None:
                 if not self._wanted(len(chunk), len(held)):
                     break
                 cut = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1 if self._events else 0
@@ -53,7 +54,7 @@ class Body(httpx2.AsyncByteStream):
                     yield readable(bytes(held + chunk[:cut]))
                     held.clear()
                 held += chunk[cut:]
-        except httpx2.TimeoutException:
+        except (httpx2.TimeoutException, TimeoutError):
             self._exchange.failed(ServerFailed("timeout", "the answer stalled", unknown=True))
         except Exception:
             # Whatever it was, the connection is of no more use.
@@ -65,6 +66,10 @@ class Body(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await cast(_Stream, self._stream).aclose()
+
+    async def _next(self, chunks: AsyncIterator[bytes]) -> bytes | None:
+        async with self._exchange.clock.reading():
+            return await anext(chunks, None)
 
     def _wanted(self, size: int, held: int) -> bool:
         exchange = self._exchange

@@ -51,11 +51,8 @@ class AnsweringClient:
             kwargs["content"] = _encoded(message)
             headers = kwargs.pop("headers", None) or {}
             kwargs["headers"] = {"content-type": "application/json"} | headers
-        read_s = NOTIFY_S
-        if asks:
-            read_s = EXCHANGE.get().read_s
-        elif method == "GET":
-            read_s = None
+        # What asks has a clock of its own, which stands still while a person is asked.
+        read_s = None if asks or method == "GET" else NOTIFY_S
         timeout = httpx2.Timeout(WRITE_S, connect=CONNECT_S, read=read_s, pool=None)
         request = self._client.build_request(method, url, timeout=timeout, **kwargs)
         if asks:
@@ -77,7 +74,8 @@ class AnsweringClient:
         exchange.begin(in_session=self._transport == "sse" or SESSION_ID in request.headers)
         request.extensions["trace"] = exchange.trace
         try:
-            response = await self._client.send(request, **kwargs)
+            async with exchange.clock.reading():
+                response = await self._client.send(request, **kwargs)
         except Exception as error:
             exchange.failed(_failure(error, exchange))
             return self._instead(httpx2.Response(502, request=request), exchange)
@@ -122,7 +120,7 @@ def _failure(error: Exception, exchange: Exchange) -> ServerFailed:
             return ServerFailed("timeout", "no connection in time")
         case httpx2.ConnectError():
             return ServerFailed("refused", "no connection")
-        case httpx2.TimeoutException():
+        case httpx2.TimeoutException() | TimeoutError():
             return ServerFailed("timeout", "no answer in time", unknown=sent)
         case httpx2.TransportError():
             return ServerFailed("closed", "the connection broke", unknown=sent)

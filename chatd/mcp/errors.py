@@ -38,17 +38,24 @@ class ServerFailed(Exception):
     """A server did not give a usable answer; `message` is for users and models.
 
     `unknown` is true when the request had left: what it asked for may have happened. `code` is the
-    JSON-RPC error's, 0 without one.
+    JSON-RPC error's, 0 without one; `data` is that error's, raw.
     """
 
     def __init__(
-        self, reason: FailureReason, message: str, *, unknown: bool = False, code: int = 0
+        self,
+        reason: FailureReason,
+        message: str,
+        *,
+        unknown: bool = False,
+        code: int = 0,
+        data: object = None,
     ) -> None:
         super().__init__(message)
         self.reason: FailureReason = reason
         self.message = message
         self.unknown = unknown
         self.code = code
+        self.data = data
 
     def before_sending(self) -> "ServerFailed":
         """The same for a request that waited for a connection and never left."""

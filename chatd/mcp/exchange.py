@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import httpx2
 
 from chatd.core.servers import McpServer, Principal
+from chatd.mcp.clock import Clock
 from chatd.mcp.errors import ServerFailed
 
 Stage = Literal["waiting", "connecting", "sent"]
@@ -41,19 +42,23 @@ class Exchange:
     """Seconds the server may be silent before the connection is given up."""
     leave_by: float | None = None
     """`time.monotonic()` after which the request must not leave any more."""
-    heard_at: float = 0.0
-    """When the server last showed that it is still at it; the event loop's clock."""
     stage: Stage = "waiting"
     status: int = 0
     """The last HTTP status; 0 before there was one."""
     in_session: bool = False
     """The request named a session that the server had given out."""
     failure: ServerFailed | None = None
+    error: Exception | None = None
+    """What our own side raised when it was asked or told something; ends the exchange."""
     over: bool = False
     """Nobody waits for it any more."""
     give_up: Callable[[], object] = _nothing
     """Stops waiting for an answer that the SDK will never report as missing."""
     secrets: set[str] = field(default_factory=set[str], repr=False)
+    clock: Clock = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(self.read_s)
 
     def begin(self, *, in_session: bool) -> None:
         """One more request of this exchange is about to be sent."""

@@ -1,6 +1,5 @@
 """A server's tool list out of the raw pages of `tools/list`: one sloppy tool costs only itself."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -9,7 +8,7 @@ from uuid import UUID
 from mcp.shared.inbound import find_invalid_x_mcp_header
 
 from chatd.core.reasons import Reason
-from chatd.core.text import clean, clean_json, holds
+from chatd.core.text import INVISIBLE, clean, clean_json, holds
 from chatd.core.tools import Dropped, JsonObject, ToolSpec
 from chatd.mcp.errors import ServerFailed
 from chatd.mcp.schemas import UnusableSchema, object_schema
@@ -19,13 +18,6 @@ MAX_PAGES = 100
 MAX_NAME = 128
 MAX_DESCRIPTION = 8192
 MAX_INSTRUCTIONS = 8192
-
-# Controls, zero-width characters, direction overrides and tags: a person who reviews the text does
-# not see what they do to it.
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff"
-    "\U000e0000-\U000e007f]"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +112,12 @@ class Pages:
 
 def visible(text: str, limit: int) -> str:
     """The text without invisible characters, at most `limit` characters."""
-    text = _INVISIBLE.sub("", clean(text[: 2 * limit]))
+    text = INVISIBLE.sub("", clean(text[: 2 * limit]))
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _usable_name(name: str) -> bool:
-    return 0 < len(name) <= MAX_NAME and holds(name) and _INVISIBLE.search(name) is None
+    return 0 < len(name) <= MAX_NAME and holds(name) and INVISIBLE.search(name) is None
 
 
 def _spec(name: str, tool: JsonObject, schema: JsonObject) -> ToolSpec:

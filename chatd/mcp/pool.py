@@ -8,13 +8,16 @@ from typing import TypeVar
 
 import httpx2
 
+from chatd.core.asking import Elicit, InputRequired, LogLine, Progress
 from chatd.core.servers import McpServer, Principal
 from chatd.core.tools import JsonObject, ToolResult
-from chatd.mcp.asking import LIST_S, Call, Progress, failed_call, list_tools
+from chatd.mcp.asking import LIST_S, Call, failed_call, list_tools
+from chatd.mcp.conversation import Conversation
 from chatd.mcp.errors import ServerFailed
-from chatd.mcp.exchange import Exchange, HeaderSource
+from chatd.mcp.exchange import HeaderSource
 from chatd.mcp.listing import ToolList
-from chatd.mcp.results import UNKNOWN_WINDOW, tool_result
+from chatd.mcp.questions import Unaskable
+from chatd.mcp.results import tool_result
 from chatd.mcp.session import Session
 from chatd.mcp.sessions import Sessions
 from chatd.mcp.waiting import READ_SLACK_S
@@ -95,32 +98,46 @@ class SessionPool:
         *,
         timeout_s: float | None = None,
         absolute_s: float | None = None,
+        elicit: Elicit | None = None,
         progress: Callable[[Progress], None] | None = None,
+        heard: Callable[[LogLine], None] | None = None,
+        responses: Mapping[str, JsonObject] | None = None,
+        request_state: str | None = None,
         meta: Mapping[str, str] | None = None,
-        max_text: int = UNKNOWN_WINDOW,
         leave_within_s: float | None = None,
-    ) -> ToolResult:
+    ) -> ToolResult | InputRequired:
         """The server's answer, or why there is none: never raises for what a server does.
 
-        `timeout_s` (default: the server's own) counts from the last progress, `absolute_s`
-        (default: ten times that, at least ten minutes) from the start; `max_text`: bytes, see
-        `results.budget`. Outcomes: `cancelled` if it could not leave within `leave_within_s`,
-        `unknown` once it left and no usable answer came.
+        `timeout_s` (default: the server's own) counts from the server's last sign, `absolute_s`
+        (default: ten times that, at least ten minutes) from the start, neither while `elicit` runs;
+        without it questions are answered with `cancel`. What the callbacks raise ends the call and
+        is raised here. `responses` and `request_state` answer the `InputRequired` of the same call.
+        The text is as long as the server made it. Outcomes: `cancelled` if it could not leave
+        within `leave_within_s`, `unknown` once it left and no usable answer came.
         """
         idle_s = timeout_s or server.tool_timeout_s
         total_s = absolute_s or max(10 * idle_s, MIN_ABSOLUTE_S)
-        exchange = Exchange(principal, CALL_ROOM, idle_s + READ_SLACK_S)
+        read_s = idle_s + READ_SLACK_S
+        exchange = Conversation(
+            principal, CALL_ROOM, read_s, elicit=elicit, progress=progress, heard=heard
+        )
         if leave_within_s is not None:
             exchange.leave_by = time.monotonic() + leave_within_s
-        call = Call(name, arguments, dict(meta or {}), idle_s, total_s, exchange, progress)
-        try:
-            raw = await self._with_session(server, principal, idle_s, call.made)
-        except ServerFailed as failed:
-            return failed_call(failed)
-        return tool_result(raw, limit=max_text, secrets=exchange.secrets)
+        call = Call(name, arguments, dict(meta or {}), idle_s, total_s, exchange)
+        call.responses, call.state = responses, request_state
+        return await self._called(server, call)
 
     async def aclose(self) -> None:
         await self._sessions.aclose(within_s=CLOSE_S)
+
+    async def _called(self, server: McpServer, call: Call) -> ToolResult | InputRequired:
+        try:
+            raw = await self._with_session(server, call.exchange.principal, call.idle_s, call.made)
+        except (ServerFailed, Unaskable) as failed:
+            return failed_call(failed)
+        if isinstance(raw, InputRequired):
+            return raw
+        return tool_result(raw, secrets=call.exchange.secrets)
 
     async def _with_session(
         self,

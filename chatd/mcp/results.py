@@ -13,41 +13,14 @@ from chatd.core.text import clean
 from chatd.core.tools import JsonObject, ToolResult
 from chatd.mcp.errors import redacted, without
 
-UNKNOWN_WINDOW = 64 * 1024
-FLOOR = 16 * 1024
-MARKER_ROOM = 256
 MAX_MEDIA = 8 * 1024 * 1024
 """Decoded bytes of one image or sound."""
 
 
-def budget(context_limit: int) -> int:
-    """Bytes of text that one tool result may have, given the model's window in tokens (0: unknown).
+def tool_result(raw: JsonObject, *, secrets: Collection[str] = ()) -> ToolResult:
+    """The result's texts joined by newlines, whole, and its images and sounds.
 
-    A third of the window at three bytes a token.
-    """
-    if context_limit <= 0:
-        return UNKNOWN_WINDOW
-    return max(context_limit // 3 * 3, FLOOR)
-
-
-def cap(text: str, limit: int) -> str:
-    """At most `limit` bytes of UTF-8: the first two thirds, the tail, and how much is missing."""
-    data = text.encode()
-    if len(data) <= limit:
-        return text
-    room = limit - MARKER_ROOM
-    head = data[: room * 2 // 3].decode(errors="ignore")
-    tail = data[len(data) - (room - room * 2 // 3) :].decode(errors="ignore")
-    removed = len(data) - len(head.encode()) - len(tail.encode())
-    marker = f"[… {removed} of {len(data)} bytes of this result were removed here …]"
-    return f"{head}\n{marker}\n{tail}"
-
-
-def tool_result(raw: JsonObject, *, limit: int, secrets: Collection[str] = ()) -> ToolResult:
-    """The result's texts joined by newlines and its images and sounds.
-
-    `limit` is in bytes of text. `secrets` are blotted out before the text is cut, so that no piece
-    of one is left.
+    `secrets` are blotted out here, before anybody cuts the text: no piece of one is left.
     """
     if raw.get("resultType") not in (None, "complete"):
         return _not_finished(raw)
@@ -56,13 +29,10 @@ def tool_result(raw: JsonObject, *, limit: int, secrets: Collection[str] = ()) -
     for block in cast(list[object], content) if isinstance(content, list) else []:
         reader.read(block)
     reader.add_structured(raw.get("structuredContent"))
-    text = without("\n".join(reader.texts), secrets)
-    capped = cap(text, limit)
     return ToolResult(
-        text=capped,
+        text=without("\n".join(reader.texts), secrets),
         is_error=raw.get("isError") is True,
         media=tuple(reader.media),
-        cut_from=0 if capped is text else len(text.encode()),
     )
 
 

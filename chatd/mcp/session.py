@@ -37,10 +37,14 @@ from chatd.mcp.body import MAX_EVENT
 from chatd.mcp.client import AnsweringClient
 from chatd.mcp.errors import ServerFailed
 from chatd.mcp.exchange import EXCHANGE, Exchange
+from chatd.mcp.hearing import Hearing
 from chatd.mcp.verdict import verdict
+from chatd.mcp.waiting import answer
 
 HANDSHAKE_ROOM = 1024 * 1024
 HANDSHAKE_READ_S = 15.0
+LOG_LEVEL = "info"
+"""From which on servers tell what they log about a call."""
 
 
 def _version() -> str:
@@ -55,7 +59,7 @@ CLIENT_INFO = Implementation(name="chatd", version=_version())
 
 _ENVELOPE: JsonObject = {
     CLIENT_INFO_META_KEY: CLIENT_INFO.model_dump(by_alias=True, exclude_none=True),
-    CLIENT_CAPABILITIES_META_KEY: {},
+    CLIENT_CAPABILITIES_META_KEY: {"elicitation": {"form": {}, "url": {}}},
 }
 """What 2026-07-28 wants in every request, beside the version."""
 
@@ -85,6 +89,7 @@ class Session:
         self.users = 0
         self.used_at = loop.time()
         self.retired = False
+        self.hearing = Hearing(server.transport)
         self._http = client
         self._changed = changed
         self._closing = asyncio.Event()
@@ -186,7 +191,7 @@ class Session:
             self._client = client
             exchange.room = None
             self.ready.set_result(None)
-            listener = asyncio.create_task(self._listen(client))
+            listener = asyncio.create_task(self._subscribe(client))
             try:
                 await self._closing.wait()
             finally:
@@ -205,6 +210,8 @@ class Session:
             mode="legacy" if self.server.transport == "sse" else "auto",
             client_info=CLIENT_INFO,
             message_handler=self._heard,
+            elicitation_callback=self.hearing.elicit,
+            logging_callback=self.hearing.log,
             cache=None,
         )
 
@@ -212,20 +219,30 @@ class Session:
         if isinstance(message, ToolListChangedNotification):
             self._changed()
 
+    async def _subscribe(self, client: Client) -> None:
+        """Asks for what a server tells only when asked. Nothing depends on it."""
+        declared = client.server_capabilities
+        try:
+            if not self.modern and declared.logging is not None:
+                await self._set_level()
+            elif self.modern and declared.tools is not None and declared.tools.list_changed:
+                await self._listen(client)
+        except Exception as error:
+            # A list of tools is then simply as fresh as its time to live.
+            kind = type(error).__name__
+            log.debug("MCP server %s does not tell what is new: %s", self.server.slug, kind)
+
+    async def _set_level(self) -> None:
+        exchange = Exchange(self.principal, HANDSHAKE_ROOM, HANDSHAKE_READ_S)
+        task = self.send("logging/setLevel", {"level": LOG_LEVEL}, exchange)
+        await answer(task, exchange, idle_s=HANDSHAKE_READ_S, absolute_s=HANDSHAKE_READ_S)
+
     async def _listen(self, client: Client) -> None:
         """A modern server tells of changes on a stream that was asked for."""
-        tools = client.server_capabilities.tools
-        if not self.modern or tools is None or not tools.list_changed:
-            return
         EXCHANGE.set(Exchange(self.principal))
-        try:
-            async with client.listen(tools_list_changed=True) as changes:
-                async for _ in changes:
-                    self._changed()
-        except Exception as error:
-            # Without it the list is simply as fresh as its time to live.
-            kind = type(error).__name__
-            log.debug("MCP server %s stopped telling of changes: %s", self.server.slug, kind)
+        async with client.listen(tools_list_changed=True) as changes:
+            async for _ in changes:
+                self._changed()
 
 
 def _always(client: httpx2.AsyncClient) -> McpHttpClientFactory:

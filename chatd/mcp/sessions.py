@@ -91,6 +91,11 @@ class Sessions:
     def _of(self, server: McpServer, principal: Principal) -> Session:
         key = _key(server, principal)
         session = self._sessions.get(key)
+        if session is not None and session.hearing.confused:
+            self.retire(session)
+            if not session.users:
+                session.close()
+            session = None
         if session is None or session.over:
             session = self._sessions[key] = self._opened(server, principal)
         self._sessions.move_to_end(key)

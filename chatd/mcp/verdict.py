@@ -35,7 +35,7 @@ def verdict(error: BaseException, exchange: Exchange) -> ServerFailed:
             _by_session(error, exchange)
             or _by_status(error, exchange)
             or _by_code(error, exchange)
-            or ServerFailed("rpc", message, code=error.code)
+            or ServerFailed("rpc", message, code=error.code, data=error.data)
         )
     if exchange.status == 404 and exchange.in_session:
         return _session_unknown()

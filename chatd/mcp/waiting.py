@@ -21,22 +21,28 @@ async def answer(
     idle_s: float,
     absolute_s: float,
 ) -> dict[str, Any]:
-    """The task's result; `idle_s` counts from the last progress, `absolute_s` from now.
+    """The task's result; `idle_s` counts from the server's last sign, `absolute_s` from now.
 
-    Raises ServerFailed. Cancellation is passed on at once; the server is told in the background.
+    Raises ServerFailed, and what our side raised when it was asked. Cancellation is passed on at
+    once; the server is told in the background.
     """
-    loop = asyncio.get_running_loop()
-    started = exchange.heard_at = loop.time()
+    clock = exchange.clock
+    clock.start()
     try:
-        while not task.done():
-            left = min(exchange.heard_at + idle_s, started + absolute_s) - loop.time()
-            if left <= 0:
-                message = f"no answer came within {loop.time() - started:.3g} s"
+        while not task.done() and exchange.error is None:
+            left = clock.left(idle_s, absolute_s)
+            if left is not None and left <= 0:
+                message = f"no answer came within {clock.elapsed_s:.3g} s"
                 raise ServerFailed("timeout", message, unknown=exchange.stage == "sent")
-            await asyncio.wait({task}, timeout=left)
+            waits = {task, *clock.questions}
+            await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if exchange.error is not None:
+            raise exchange.error
     except BaseException:
         _abandon(task, exchange)
         raise
+    finally:
+        clock.close()
     if task.cancelled():
         raise verdict(asyncio.CancelledError(), exchange)
     error = task.exception()

@@ -65,16 +65,18 @@ def offer(
     *,
     builtin: Iterable[OfferedTool] = (),
     workspace: Iterable[OfferedTool] = (),
+    dynamic: Iterable[OfferedTool] = (),
 ) -> Offer:
     """Names and orders the tools of the servers that `select_servers` kept.
 
-    Built-in, then external, then workspace tools, each sorted by name, so that prompts are stable.
+    Built-in, then external, workspace and the client's own tools, each sorted by name, so that
+    prompts are stable.
     A name that is taken already is dropped: nothing may stand in for a tool before it.
     """
     parts = [_offered(_rules(server), _Specs(tuple(specs))) for server, specs in servers]
     dropped = [drop for part in parts for drop in part.dropped]
     external = [tool for part in parts for tool in part.tools]
-    groups = (builtin, external, workspace)
+    groups = (builtin, external, workspace, dynamic)
     by_name: dict[str, OfferedTool] = {}
     for tool in [tool for group in groups for tool in sorted(group, key=_by_name)]:
         if tool.name in by_name:
@@ -118,6 +120,7 @@ def _offered_tool(rules: _Rules, spec: ToolSpec, name: str) -> OfferedTool:
         description=spec.description,
         parameters=wrap_intent(parameters) if rules.model_intent else parameters,
         server_id=rules.id,
+        read_only=rules.trusted and spec.read_only,
         safe=rules.trusted and (spec.read_only or spec.idempotent),
         model_intent=rules.model_intent,
         definition_hash=definition_hash(spec),

@@ -7,13 +7,14 @@ from uuid import UUID
 
 from chatd.core.errors import NotFound
 from chatd.core.servers import McpServer
+from chatd.core.tools import JsonObject
 from chatd.store import hot
 from chatd.store.db import Database, load
 from chatd.store.loading import to_server
 from chatd.store.secrets import KeyRing
 
 CHAT_SERVERS = f"""
-SELECT c.plan_mode, c.mcp_server_ids, c.parent_chat_id, c.root_chat_id,
+SELECT c.plan_mode, c.mode, c.mcp_server_ids, c.dynamic_tools, c.parent_chat_id, c.root_chat_id,
     (SELECT jsonb_agg({hot.SERVER_ROW} ORDER BY s.slug) FROM mcp_server_configs s
         WHERE s.enabled OR s.id = ANY (c.mcp_server_ids)) AS servers
 FROM chats c WHERE c.id = $1 AND c.owner_id = $2 AND c.deleted_at IS NULL
@@ -25,6 +26,8 @@ class ChatServers:
     """What policy decides on: every enabled server, and what the chat selected."""
 
     plan_mode: bool
+    explore: bool
+    dynamic_tools: list[JsonObject]
     selected_ids: frozenset[UUID]
     is_child: bool
     root_chat_id: UUID
@@ -41,6 +44,8 @@ async def load_chat_servers(
     servers = cast(Iterable[dict[str, Any]], load(row["servers"]) or ())
     return ChatServers(
         plan_mode=row["plan_mode"] == "plan",
+        explore=row["mode"] == "explore",
+        dynamic_tools=load(row["dynamic_tools"]),
         selected_ids=frozenset(row["mcp_server_ids"]),
         is_child=row["parent_chat_id"] is not None,
         root_chat_id=row["root_chat_id"] or chat_id,

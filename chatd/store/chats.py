@@ -1,26 +1,32 @@
 """Reading chats, messages and turns for their owner; everything else is not found."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from chatd.core.errors import NotFound
 from chatd.store import hot
 from chatd.store.db import Database, dump, load
+from chatd.store.items import ACTIVE_STATUS, OPEN_ITEMS
 from chatd.store.views import message_view, queued_view, stored_chat_view, turn_view
 
-CHATS = f"""
-SELECT {hot.CHAT_COLUMNS}, active.status AS active_status, ended.status AS last_status,
+CHAT_ROWS = f"""
+SELECT {hot.CHAT_COLUMNS}, {ACTIVE_STATUS}, ended.status AS last_status,
     ended.error AS last_error,
     EXISTS (SELECT 1 FROM chat_messages m WHERE m.chat_id = c.id AND m.role = 'assistant'
-        AND NOT m.deleted AND m.id > coalesce(c.last_read_message_id, 0)) AS has_unread
+        AND NOT m.deleted AND m.id > coalesce(c.last_read_message_id, 0)) AS has_unread,
+    (SELECT jsonb_agg(jsonb_build_object('id', f.id, 'name', f.name, 'media_type', f.media_type,
+        'size', f.size, 'created_at', f.created_at) ORDER BY l.created_at, f.id)
+        FROM chat_files l JOIN files f ON f.id = l.file_id
+        WHERE l.chat_id = c.id AND f.kind = 'upload') AS files
 FROM chats c
     LEFT JOIN turns active ON active.chat_id = c.id AND active.status IN {hot.ACTIVE}
     LEFT JOIN LATERAL (SELECT e.status, e.error FROM turns e
         WHERE e.chat_id = c.id AND e.finished_at IS NOT NULL AND e.user_message_id IS NOT NULL
         ORDER BY e.position DESC LIMIT 1) AS ended ON true
-WHERE c.owner_id = $1 AND c.deleted_at IS NULL
 """
+
+CHATS = f"{CHAT_ROWS} WHERE c.owner_id = $1 AND c.deleted_at IS NULL"
 
 MESSAGE_COLUMNS = """
     m.id, m.chat_id, m.turn_id, m.created_by, m.model_config_id, m.created_at, m.role, m.content,
@@ -66,7 +72,10 @@ async def list_chats(
     labels: Mapping[str, str] | None = None,
     search: str = "",
 ) -> list[Any]:
-    """Root chats, latest change first; `after_id` is the last chat of the page before."""
+    """Root chats, latest change first, with those below them that are archived or not alike.
+
+    `after_id` is the last chat of the page before.
+    """
     rows = await db.fetch(
         f"""{CHATS} AND c.parent_chat_id IS NULL
             AND ($4::boolean IS NULL OR c.archived = $4)
@@ -83,7 +92,26 @@ async def list_chats(
         _like(search),
         after_id,
     )
-    return [stored_chat_view(row) for row in rows]
+    children = await _children(db, owner_id, [row["id"] for row in rows], archived)
+    return [{**stored_chat_view(row), "children": children.get(str(row["id"]), [])} for row in rows]
+
+
+async def _children(
+    db: Database, owner_id: UUID, roots: Sequence[UUID], archived: bool | None
+) -> dict[str, list[Any]]:
+    """Oldest first, by the id of their root."""
+    rows = await db.fetch(
+        f"""{CHATS} AND c.root_chat_id = ANY ($2::uuid[])
+            AND ($3::boolean IS NULL OR c.archived = $3)
+        ORDER BY c.created_at, c.id""",
+        owner_id,
+        list(roots),
+        archived,
+    )
+    children: dict[str, list[Any]] = {}
+    for row in rows:
+        children.setdefault(str(row["root_chat_id"]), []).append(stored_chat_view(row))
+    return children
 
 
 def _like(search: str) -> str:
@@ -128,7 +156,7 @@ async def list_turns(
     """Newest first."""
     await require_chat(db, owner_id, chat_id)
     rows = await db.fetch(
-        f"""SELECT {hot.TURN_COLUMNS}, {USAGE} FROM turns t
+        f"""SELECT {hot.TURN_COLUMNS}, {USAGE}, {OPEN_ITEMS} FROM turns t
         WHERE t.chat_id = $1 AND ($2::uuid IS NULL OR t.position < (
             SELECT b.position FROM turns b WHERE b.id = $2 AND b.chat_id = $1))
         ORDER BY t.position DESC LIMIT $3""",
@@ -143,7 +171,7 @@ async def get_turn(db: Database, owner_id: UUID, chat_id: UUID, turn_id: UUID) -
     """Raises `NotFound` also for a turn of another chat."""
     await require_chat(db, owner_id, chat_id)
     row = await db.fetch_one(
-        f"SELECT {hot.TURN_COLUMNS}, {USAGE} FROM turns t WHERE t.id = $1 AND t.chat_id = $2",
+        f"SELECT {hot.TURN_COLUMNS}, {USAGE}, {OPEN_ITEMS} FROM turns t WHERE t.id = $1 AND t.chat_id = $2",
         turn_id,
         chat_id,
     )

@@ -70,7 +70,16 @@ def _refuse_closed(dbapi_connection: Any, *_: object) -> None:
 class Database:
     """One engine and its pool. `durable_writes` stay PostgreSQL's default: on."""
 
-    def __init__(self, url: str, *, pool_size: int = POOL_SIZE, application: str = "chatd") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = POOL_SIZE,
+        application: str = "chatd",
+        statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
+    ) -> None:
+        """`statement_timeout_ms` 0: statements take as long as they take."""
+        limited = statement_timeout_ms > 0
         self.engine: AsyncEngine = create_async_engine(
             url.replace("postgresql://", "postgresql+asyncpg://", 1),
             pool_size=pool_size,
@@ -82,10 +91,12 @@ class Database:
             json_deserializer=orjson.loads,
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,
-                "command_timeout": STATEMENT_TIMEOUT_MS / 1000 + CONNECT_TIMEOUT_S,
+                "command_timeout": statement_timeout_ms / 1000 + CONNECT_TIMEOUT_S
+                if limited
+                else None,
                 "server_settings": {
                     "application_name": application,
-                    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                    "statement_timeout": str(statement_timeout_ms),
                     "jit": "off",
                     "timezone": "UTC",
                 },
@@ -135,8 +146,22 @@ class Database:
         rows = await self.fetch(sql, *args)
         return rows[0] if rows else None
 
+    def unhurried(self) -> "Database":
+        """One connection to the same database, whose statements have no time-out."""
+        url = self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+        return Database(url, pool_size=1, application="chatd migrate", statement_timeout_ms=0)
+
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+async def fetch_within(
+    connection: AsyncConnection, sql: str, *args: object
+) -> Sequence[asyncpg.Record]:
+    """Run one hot statement inside a transaction in which something was executed already."""
+    pooled = await connection.get_raw_connection()
+    driver = cast("asyncpg.Connection[asyncpg.Record]", pooled.driver_connection)
+    return await driver.fetch(sql, *args)
 
 
 def load(value: Any) -> Any:

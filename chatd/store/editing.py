@@ -1,80 +1,20 @@
-"""Changing and deleting a chat, and what takes a turn from its worker."""
+"""Changing, archiving and deleting a chat, and what its user has read."""
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatd.core.chats import MAX_TITLE, Actor, ChatPatch
-from chatd.core.errors import BadRequest, NotFound
-from chatd.store import hot
+from chatd.core.errors import BadRequest
+from chatd.store.chats import require_chat
 from chatd.store.db import Database, dump
-from chatd.store.submitting import refuse_servers
-
-LOCK_CHAT = text(
-    """SELECT id, version, archived FROM chats
-    WHERE id = :chat AND owner_id = :owner AND deleted_at IS NULL FOR NO KEY UPDATE"""
-)
-
-BUMP = text(
-    """UPDATE chats SET version = version + 1, updated_at = clock_timestamp()
-    WHERE id = :chat RETURNING version"""
-)
-
-CANCEL_TURNS = text(
-    f"""UPDATE turns SET status = 'cancelled', lease_id = NULL, lease_expires_at = NULL,
-        finished_at = clock_timestamp(), version = :version
-    WHERE chat_id = :chat AND (status = 'queued' OR status IN {hot.ACTIVE}) RETURNING id"""
-)
-
-CLOSE_JOURNAL = text(
-    """UPDATE tool_calls SET finished_at = clock_timestamp(),
-        state = CASE state WHEN 'intended' THEN 'cancelled' ELSE 'unknown' END
-    WHERE turn_id = ANY (CAST(:turns AS uuid[])) AND state IN ('intended', 'sent', 'waiting')"""
-)
-
-ANSWER_OPEN_CALLS = text(
-    """INSERT INTO chat_messages (chat_id, turn_id, step, position, role, content, version)
-    SELECT j.chat_id, j.turn_id, j.step, j.position, 'tool',
-        json_build_array(coalesce(j.result, json_build_object('type', 'tool-result',
-            'tool_call_id', j.tool_call_id, 'tool_name', j.tool_name,
-            'result', CAST(:interrupted AS text), 'is_error', true))), :version
-    FROM tool_calls j WHERE j.turn_id = ANY (CAST(:turns AS uuid[])) AND NOT EXISTS (
-        SELECT 1 FROM chat_messages m WHERE m.turn_id = j.turn_id AND m.step = j.step
-            AND m.position = j.position)
-    ORDER BY j.turn_id, j.step, j.position"""
-)
-
-STOP_ACTIVE = text(
-    """UPDATE turns SET version = :version,
-        status = CASE status WHEN 'running' THEN 'interrupting' ELSE 'interrupted' END,
-        finished_at = CASE status WHEN 'running' THEN NULL ELSE clock_timestamp() END
-    WHERE chat_id = :chat AND status IN ('pending', 'running', 'requires_action')
-    RETURNING id, status"""
-)
-
-INTERRUPTED = "tool call was interrupted before it produced a result"
-
-PROMOTE_HEAD = text(
-    f"""WITH head AS (
-        SELECT t.id FROM turns t WHERE t.chat_id = :chat AND t.status = 'queued'
-            AND NOT EXISTS (SELECT 1 FROM turns a WHERE a.chat_id = :chat
-                AND a.status IN {hot.ACTIVE})
-        ORDER BY t.position LIMIT 1
-    ), promoted AS (
-        UPDATE turns t SET status = 'pending', pending_at = clock_timestamp(), version = :version,
-            user_message_id = nextval('chat_messages_id_seq')
-        FROM head WHERE t.id = head.id
-        RETURNING t.id, t.chat_id, t.owner_id, t.model_config_id, t.content, t.user_message_id
-    )
-    INSERT INTO chat_messages (id, chat_id, turn_id, step, position, created_by, model_config_id,
-        role, content, version)
-    SELECT p.user_message_id, p.chat_id, p.id, 0, 0, p.owner_id, p.model_config_id, 'user',
-        p.content, :version FROM promoted p
-    RETURNING turn_id"""
-)
+from chatd.store.family import Changed, lock_below, lock_chat, lock_in_family, run
+from chatd.store.pinning import lock_pins, pin
+from chatd.store.stopping import end_turns, promote_head, stop_active
+from chatd.store.submitting import refuse_fixed_servers, refuse_servers
+from chatd.store.versions import bump
 
 UNKNOWN_SERVERS = text(
     """SELECT asked FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS list(asked, place)
@@ -86,6 +26,8 @@ UNKNOWN_SERVERS = text(
 SET_FIELDS = text(
     """UPDATE chats SET
         title = coalesce(:title, title),
+        title_source = CASE WHEN CAST(:title AS text) IS NULL THEN title_source ELSE 'user' END,
+        retitling_until = CASE WHEN CAST(:title AS text) IS NULL THEN retitling_until END,
         labels = coalesce(CAST(:labels AS jsonb), labels),
         archived = coalesce(CAST(:archived AS boolean), archived),
         archived_at = CASE WHEN CAST(:archived AS boolean) IS NULL THEN archived_at
@@ -97,21 +39,41 @@ SET_FIELDS = text(
     WHERE id = :chat"""
 )
 
+SET_ARCHIVED = text(
+    """UPDATE chats SET archived = :archived,
+        archived_at = CASE WHEN :archived THEN clock_timestamp() END
+    WHERE id = :chat"""
+)
+
+PARENT_ARCHIVED = text("SELECT archived FROM chats WHERE id = :parent")
+
 HIDE = text("UPDATE chats SET deleted_at = clock_timestamp() WHERE id = :chat")
 
+READ = """
+UPDATE chats c SET last_read_message_id = newest.id
+FROM (SELECT max(m.id) AS id FROM chat_messages m
+    WHERE m.chat_id = $1 AND NOT m.deleted AND m.visibility <> 'model'
+        AND ($2::bigint IS NULL OR m.id <= $2)) AS newest
+WHERE c.id = $1 AND newest.id > coalesce(c.last_read_message_id, 0) RETURNING c.id
+"""
 
-async def patch_chat(db: Database, actor: Actor, chat_id: UUID, patch: ChatPatch) -> int:
-    """Answers the chat's version.
+
+async def patch_chat(db: Database, actor: Actor, chat_id: UUID, patch: ChatPatch) -> Changed:
+    """Raises `NotFound`, `BadRequest`; nothing is written then.
 
     Archiving stops the active turn (its worker commits what it has) and leaves the queue waiting;
-    unarchiving promotes the queue's head.
+    unarchiving promotes the queue's head. Both take the chats below along.
     """
+    changed = Changed()
     title = _checked_title(patch.title)
     async with db.statements() as connection:
-        chat = await _locked(connection, actor, chat_id)
+        chat = await _lock(connection, actor, chat_id, patch)
         _check_archived(chat.archived, patch.archived)
+        await _check_parent(connection, chat, patch)
+        _check_pin(chat, patch)
+        _check_explore(chat, patch)
         servers = await _checked_servers(connection, chat_id, patch.mcp_server_ids)
-        version = await bump(connection, chat_id)
+        version = changed.versions[chat_id] = await bump(connection, chat_id)
         await connection.execute(
             SET_FIELDS,
             {
@@ -123,50 +85,69 @@ async def patch_chat(db: Database, actor: Actor, chat_id: UUID, patch: ChatPatch
                 "servers": servers,
             },
         )
-        if patch.archived is True:
-            stopped = await _run(connection, STOP_ACTIVE, chat=chat_id, version=version)
-            ended = [turn.id for turn in stopped if turn.status == "interrupted"]
-            await close_calls(connection, ended, version)
-        if patch.archived is False:
-            await _run(connection, PROMOTE_HEAD, chat=chat_id, version=version)
-    return version
+        if patch.archived is not None:
+            await _archive(connection, chat_id, version, changed, archived=patch.archived)
+        await _pin(connection, actor, chat, patch, changed)
+    return changed
 
 
-async def delete_chat(db: Database, actor: Actor, chat_id: UUID) -> int:
-    """Cancel its turns and hide it at once; a job removes the rows. Answers the chat's version."""
+async def _lock(connection: AsyncConnection, actor: Actor, chat_id: UUID, patch: ChatPatch) -> Any:
+    if patch.archived is not None or patch.pin_order is not None:
+        await lock_pins(connection, actor)
+    if patch.archived is not None:
+        return await lock_in_family(connection, actor, chat_id)
+    return await lock_chat(connection, actor, chat_id)
+
+
+async def _archive(
+    connection: AsyncConnection, chat_id: UUID, version: int, changed: Changed, *, archived: bool
+) -> None:
+    """Stop the chat or let its queue go on, and do the same with those below it."""
+    await _stop_or_go_on(connection, chat_id, version, changed, archived)
+    for child in await lock_below(connection, chat_id):
+        if child.archived != archived:
+            changed.versions[child.id] = await bump(connection, child.id)
+            await connection.execute(SET_ARCHIVED, {"chat": child.id, "archived": archived})
+            await _stop_or_go_on(connection, child.id, child.version + 1, changed, archived)
+
+
+async def _stop_or_go_on(
+    connection: AsyncConnection, chat_id: UUID, version: int, changed: Changed, archived: bool
+) -> None:
+    if archived:
+        await stop_active(connection, chat_id, version, changed)
+    else:
+        await promote_head(connection, chat_id, version)
+
+
+async def _pin(
+    connection: AsyncConnection, actor: Actor, chat: Any, patch: ChatPatch, changed: Changed
+) -> None:
+    """Where the chat is asked to be; an archived one is not pinned."""
+    wanted = 0 if patch.archived and chat.pin_order else patch.pin_order
+    if wanted is not None:
+        await pin(connection, actor, chat, wanted, changed)
+
+
+async def delete_chat(db: Database, actor: Actor, chat_id: UUID) -> Changed:
+    """Cancel the turns of the chat and of those below, and hide them; a job removes the rows."""
+    changed = Changed()
     async with db.statements() as connection:
-        await _locked(connection, actor, chat_id)
-        version = await bump(connection, chat_id)
-        turns = await _run(connection, CANCEL_TURNS, chat=chat_id, version=version)
-        await connection.execute(CLOSE_JOURNAL, {"turns": [turn.id for turn in turns]})
-        await connection.execute(HIDE, {"chat": chat_id})
-    return version
+        await lock_pins(connection, actor)
+        chat = await lock_in_family(connection, actor, chat_id)
+        for gone in (chat, *await lock_below(connection, chat_id)):
+            version = changed.versions[gone.id] = await bump(connection, gone.id)
+            await end_turns(connection, gone.id, version, changed, ending="cancelled")
+            await connection.execute(HIDE, {"chat": gone.id})
+        if chat.pin_order:
+            await pin(connection, actor, chat, 0, changed)
+    return changed
 
 
-async def close_calls(connection: AsyncConnection, turn_ids: Sequence[UUID], version: int) -> None:
-    """For turns ended from outside a worker: their journal is closed, open calls are answered."""
-    turns = {"turns": list(turn_ids)}
-    await connection.execute(CLOSE_JOURNAL, turns)
-    answered = turns | {"version": version, "interrupted": INTERRUPTED}
-    await connection.execute(ANSWER_OPEN_CALLS, answered)
-
-
-async def bump(connection: AsyncConnection, chat_id: UUID) -> int:
-    """The chat's next version: once per transaction that changes what a client keeps."""
-    return (await connection.execute(BUMP, {"chat": chat_id})).scalar_one()
-
-
-async def _run(
-    connection: AsyncConnection, statement: TextClause, **params: object
-) -> Sequence[Any]:
-    return (await connection.execute(statement, params)).all()
-
-
-async def _locked(connection: AsyncConnection, actor: Actor, chat_id: UUID) -> Any:
-    found = await _run(connection, LOCK_CHAT, chat=chat_id, owner=actor.user_id)
-    if not found:
-        raise NotFound
-    return found[0]
+async def mark_read(db: Database, actor: Actor, chat_id: UUID, message_id: int | None) -> bool:
+    """Read up to this message or to the newest, never back; whether that moved anything."""
+    await require_chat(db, actor.user_id, chat_id)
+    return await db.fetch_one(READ, chat_id, message_id) is not None
 
 
 def _checked_title(title: str | None) -> str | None:
@@ -185,13 +166,37 @@ def _check_archived(now: bool, wanted: bool | None) -> None:
         raise BadRequest("Chat is already archived." if now else "Chat is not archived.")
 
 
+async def _check_parent(connection: AsyncConnection, chat: Any, patch: ChatPatch) -> None:
+    if patch.archived is False and chat.parent_chat_id is not None:
+        parent = await run(connection, PARENT_ARCHIVED, parent=chat.parent_chat_id)
+        if parent[0].archived:
+            raise BadRequest("The parent chat is archived.", detail="Unarchive that one first.")
+
+
+def _check_pin(chat: Any, patch: ChatPatch) -> None:
+    if patch.pin_order is None:
+        return
+    if patch.pin_order < 0:
+        raise BadRequest("pin_order must not be negative.")
+    archived = chat.archived if patch.archived is None else patch.archived
+    if patch.pin_order and archived:
+        raise BadRequest("An archived chat cannot be pinned.")
+    if patch.pin_order and chat.parent_chat_id is not None:
+        raise BadRequest("Only root chats can be pinned.")
+
+
+def _check_explore(chat: Any, patch: ChatPatch) -> None:
+    if chat.mode == "explore" and patch.mcp_server_ids is not None:
+        refuse_fixed_servers()
+
+
 async def _checked_servers(
     connection: AsyncConnection, chat_id: UUID, asked: tuple[UUID, ...] | None
 ) -> list[UUID] | None:
     if asked is None:
         return None
     ids = list(dict.fromkeys(asked))
-    unknown = await _run(connection, UNKNOWN_SERVERS, ids=ids, chat=chat_id)
+    unknown = await run(connection, UNKNOWN_SERVERS, ids=ids, chat=chat_id)
     if unknown:
         refuse_servers([row.asked for row in unknown])
     return ids

@@ -8,6 +8,7 @@ from uuid import UUID
 from chatd.store import hot
 from chatd.store.chats import MESSAGE_COLUMNS, USAGE
 from chatd.store.db import Database, load
+from chatd.store.items import OPEN_ITEMS
 from chatd.store.views import message_view, queued_view, turn_view
 
 NEWEST = 50
@@ -22,20 +23,20 @@ READABLE = """
     m.chat_id = c.id AND NOT m.deleted AND m.visibility <> 'model'
 """
 
-LAST_BEFORE = """
-SELECT coalesce((SELECT min(id) - 1 FROM chat_messages WHERE turn_id = $2),
-    (SELECT max(id) FROM chat_messages WHERE chat_id = $1), 0) AS id
+LAST_MESSAGE = """
+SELECT coalesce(max(id), 0) AS id FROM chat_messages WHERE chat_id = $1 AND version <= $2
 """
 
 STATE = f"""
 SELECT c.version, c.history_version,
     (SELECT json_agg(x) FROM (SELECT {hot.TURN_COLUMNS} FROM turns t
         WHERE t.chat_id = c.id AND t.status = 'queued' ORDER BY t.position) AS x) AS queue,
-    (SELECT json_agg(x) FROM (SELECT {hot.TURN_COLUMNS}, {USAGE}, t.commits, t.version, t.position
-        FROM turns t WHERE t.chat_id = c.id AND t.user_message_id IS NOT NULL
+    (SELECT json_agg(x) FROM (SELECT {hot.TURN_COLUMNS}, {USAGE}, {OPEN_ITEMS}, t.commits,
+            t.version, t.position FROM turns t
+        WHERE t.chat_id = c.id AND t.user_message_id IS NOT NULL
         ORDER BY t.user_message_id DESC LIMIT {RECENT_TURNS}) AS x) AS turns,
-    (SELECT row_to_json(x) FROM (SELECT {hot.TURN_COLUMNS}, {USAGE}, t.commits, t.version
-        FROM turns t WHERE t.id = $3::uuid AND t.chat_id = c.id) AS x) AS own,
+    (SELECT row_to_json(x) FROM (SELECT {hot.TURN_COLUMNS}, {USAGE}, {OPEN_ITEMS}, t.commits,
+            t.version FROM turns t WHERE t.id = $3::uuid AND t.chat_id = c.id) AS x) AS own,
     CASE WHEN $3 IS NOT NULL THEN
         (SELECT json_agg(x ORDER BY x.id) FROM (SELECT {MESSAGE_COLUMNS} FROM chat_messages m
             WHERE {READABLE} AND m.turn_id = $3 AND m.id > coalesce($2::bigint, 0)) AS x)
@@ -101,9 +102,9 @@ def _turn_state(turn: Any) -> TurnState:
     return TurnState(turn_view(turn, usage=turn["turn_usage"]), turn["version"], turn["commits"])
 
 
-async def last_message_before(db: Database, chat_id: UUID, turn_id: UUID) -> int:
-    """The id after which a turn's messages come, also when it has none yet; 0 in an empty chat."""
-    row = await db.fetch_one(LAST_BEFORE, chat_id, turn_id)
+async def last_message(db: Database, chat_id: UUID, version: int) -> int:
+    """The newest message the chat had at that version; 0 when it had none."""
+    row = await db.fetch_one(LAST_MESSAGE, chat_id, version)
     return row["id"] if row is not None else 0
 
 

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from chatd import logs
 from chatd.core.errors import LeaseLost, TurnError, turn_error
+from chatd.core.items import Item
 from chatd.core.models import Model, ModelOptions
 from chatd.core.servers import (
     ApiKeyAuth,
@@ -49,24 +50,35 @@ class TurnLoader:
         row = await patiently(lambda: self._db.fetch_one(hot.LOAD, claim.turn_id, claim.lease_id))
         if row is None:
             raise LeaseLost
-        model, model_error = self._model(row)
+        model, model_error = to_model(row, self._keys)
         return LoadedTurn(
             claim=claim,
+            kind=row["kind"],
             parent_chat_id=row["parent_chat_id"],
             root_chat_id=row["root_chat_id"],
+            mode=row["mode"],
+            title=row["title"],
+            title_source=row["title_source"],
             plan_mode=row["plan_mode"] == "plan",
             reasoning_effort=row["reasoning_effort"],
             selected_ids=frozenset(row["mcp_server_ids"]),
             servers=self._read_servers(row["servers"]),
             policy_version=row["policy_version"],
             system_prompt=row["system_prompt"],
+            deployment=load(row["deployment"]) or {},
+            personal=load(row["personal"]) or {},
+            dynamic_tools=load(row["dynamic_tools"]),
             model=model,
             model_error=model_error,
             history=cast(list[StoredMessage], load(row["history"]) or []),
             journal=[_journal_entry(entry) for entry in load(row["journal"]) or ()],
+            items=[_item(item) for item in load(row["items"]) or ()],
             notices=load(row["notices"]),
             started_at=row["started_at"],
+            parked_s=row["parked_seconds"],
             first_token_at=row["first_token_at"],
+            entered_first=row["entered_first"],
+            entered_last=row["entered_last"],
         )
 
     async def reload_servers(self, claim: Claim) -> tuple[tuple[McpServer, ...], int]:
@@ -88,39 +100,42 @@ class TurnLoader:
             server = self._servers[key] = to_server(row, self._keys)
         return server
 
-    def _model(self, row: Any) -> tuple[Model | None, TurnError | None]:
-        """A turn without a model still loads: what it left open has to be closed."""
-        if row["model_id"] is None or not (row["model_enabled"] and row["provider_enabled"]):
-            message = "This chat's model is no longer available; choose another one."
-            return None, turn_error("provider_disabled", message)
-        try:
-            api_key = self._api_key(row)
-        except (UnknownKey, Tampered) as error:
-            log.warning("a provider's key cannot be read", error=str(error))
-            message = "The provider's API key cannot be read; an administrator has to set it again."
-            return None, turn_error("missing_key", message)
-        model = Model(
-            config_id=row["model_id"],
-            provider_id=row["provider_id"],
-            provider=row["provider"],
-            name=row["model"],
-            base_url=row["base_url"] or None,
-            api_key=api_key,
-            context_limit=row["context_limit"],
-            options=ModelOptions.model_validate(load(row["options"])),
-        )
-        return model, None
 
-    def _api_key(self, row: Any) -> SecretStr | None:
-        if row["api_key"] is None:
-            return None
-        return self._keys.decrypt(
-            row["api_key"],
-            row["api_key_key_id"],
-            table=PROVIDER_TABLE,
-            column="api_key",
-            row_id=row["provider_id"],
-        )
+def to_model(row: Any, keys: KeyRing) -> tuple[Model | None, TurnError | None]:
+    """A turn without a model still loads: what it left open has to be closed."""
+    if row["model_id"] is None or not (row["model_enabled"] and row["provider_enabled"]):
+        message = "This chat's model is no longer available; choose another one."
+        return None, turn_error("provider_disabled", message)
+    try:
+        api_key = _api_key(row, keys)
+    except (UnknownKey, Tampered) as error:
+        log.warning("a provider's key cannot be read", error=str(error))
+        message = "The provider's API key cannot be read; an administrator has to set it again."
+        return None, turn_error("missing_key", message)
+    model = Model(
+        config_id=row["model_id"],
+        provider_id=row["provider_id"],
+        provider=row["provider"],
+        name=row["model"],
+        base_url=row["base_url"] or None,
+        api_key=api_key,
+        context_limit=row["context_limit"],
+        compression_threshold=row["compression_threshold"],
+        options=ModelOptions.model_validate(load(row["options"])),
+    )
+    return model, None
+
+
+def _api_key(row: Any, keys: KeyRing) -> SecretStr | None:
+    if row["api_key"] is None:
+        return None
+    return keys.decrypt(
+        row["api_key"],
+        row["api_key_key_id"],
+        table=PROVIDER_TABLE,
+        column="api_key",
+        row_id=row["provider_id"],
+    )
 
 
 def to_server(row: dict[str, Any], keys: KeyRing) -> McpServer:
@@ -141,6 +156,8 @@ def to_server(row: dict[str, Any], keys: KeyRing) -> McpServer:
         allow_in_plan_mode=row["allow_in_plan_mode"],
         forward_coder_headers=row["forward_coder_headers"],
         trust_annotations=row["trust_annotations"],
+        require_approval=row["require_approval"],
+        tool_settings=row["tool_settings"],
         tool_timeout_s=row["tool_timeout_seconds"],
     )
 
@@ -184,4 +201,17 @@ def _journal_entry(row: dict[str, Any]) -> JournalEntry:
         safe=row["safe"],
         server_id=UUID(row["server_id"]) if row["server_id"] else None,
         result=row["result"],
+    )
+
+
+def _item(row: dict[str, Any]) -> Item:
+    return Item(
+        id=UUID(row["id"]),
+        step=row["step"],
+        position=row["position"],
+        kind=row["kind"],
+        state=row["state"],
+        data=row["data"],
+        memory=row["memory"],
+        answer=row["answer"],
     )

@@ -14,7 +14,7 @@ from chatd.core.errors import Unavailable
 from chatd.store.db import Database
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_LOCK = int.from_bytes(hashlib.sha256(b"chatd migrations").digest()[:8], signed=True)
+LOCK = int.from_bytes(hashlib.sha256(b"chatd migrations").digest()[:8], signed=True)
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -72,14 +72,19 @@ async def check_migrated(db: Database) -> None:
 
 async def _run(db: Database, action: Callable[[Config], object]) -> None:
     def locked(connection: Connection) -> None:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK})
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
         connection.commit()
         try:
             action(_config(connection))
         finally:
             connection.rollback()
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LOCK})
             connection.commit()
 
-    async with db.engine.connect() as connection:
-        await connection.run_sync(locked)
+    # An index over a big table, or another migration's lock, may take longer than any request.
+    patient = db.unhurried()
+    try:
+        async with patient.engine.connect() as connection:
+            await connection.run_sync(locked)
+    finally:
+        await patient.close()

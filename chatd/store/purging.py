@@ -1,17 +1,46 @@
-"""Removing what is over: rows of deleted chats, idempotency keys past their day."""
+"""Removing what is over: rows of deleted and long archived chats, files nobody names, old keys."""
 
+from chatd.core.config import DeploymentConfig
 from chatd.store.db import Database
 
 BATCH = 200
+FILES_BATCH = 1000
+
+GRACE_S = 60.0
+"""How long a deleted chat keeps its rows: watchers who missed the news still find what it was."""
+
+_REMOVE = """
+), journal AS (
+    UPDATE tool_calls j SET arguments = NULL, result = NULL
+    FROM chats c WHERE j.chat_id = c.id AND (c.id IN (SELECT id FROM gone)
+        OR c.root_chat_id IN (SELECT id FROM gone) OR c.parent_chat_id IN (SELECT id FROM gone))
+)
+DELETE FROM chats USING gone WHERE chats.id = gone.id RETURNING chats.id
+"""
+"""The chats below go with theirs."""
 
 PURGE_CHATS = f"""
 WITH gone AS (
-    SELECT id FROM chats WHERE deleted_at IS NOT NULL ORDER BY deleted_at LIMIT {BATCH}
-    FOR UPDATE SKIP LOCKED
-), journal AS (
-    UPDATE tool_calls j SET arguments = NULL, result = NULL FROM gone WHERE j.chat_id = gone.id
+    SELECT id FROM chats WHERE deleted_at < clock_timestamp() - make_interval(secs => $1)
+    ORDER BY deleted_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+{_REMOVE}
+"""
+
+PURGE_ARCHIVED = f"""
+WITH gone AS (
+    SELECT id FROM chats WHERE archived AND deleted_at IS NULL
+        AND archived_at < clock_timestamp() - make_interval(days => $1)
+    ORDER BY archived_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED
+{_REMOVE}
+"""
+
+PURGE_FILES = f"""
+WITH unnamed AS (
+    SELECT f.id FROM files f WHERE f.created_at < clock_timestamp() - interval '1 day'
+        AND NOT EXISTS (SELECT 1 FROM chat_files l WHERE l.file_id = f.id)
+    ORDER BY f.created_at LIMIT {FILES_BATCH} FOR UPDATE SKIP LOCKED
 )
-DELETE FROM chats USING gone WHERE chats.id = gone.id RETURNING chats.id
+DELETE FROM files USING unnamed WHERE files.id = unnamed.id RETURNING files.id
 """
 
 FORGET_KEYS = f"""
@@ -22,9 +51,21 @@ RETURNING id
 """
 
 
-async def purge_chats(db: Database) -> int:
-    """Delete a batch of deleted chats; the journal's lines stay, without what was said."""
-    return len(await db.fetch(PURGE_CHATS))
+async def purge_chats(db: Database, grace_s: float = GRACE_S) -> int:
+    """Remove a batch of deleted chats; the journal's lines stay, without what was said."""
+    return len(await db.fetch(PURGE_CHATS, grace_s))
+
+
+async def purge_archived(db: Database, config: DeploymentConfig) -> int:
+    """The same for a batch of chats that have been archived for too long."""
+    if not config.retention_days:
+        return 0
+    return len(await db.fetch(PURGE_ARCHIVED, config.retention_days))
+
+
+async def purge_files(db: Database) -> int:
+    """Remove a batch of files that no chat names, a day after they came."""
+    return len(await db.fetch(PURGE_FILES))
 
 
 async def forget_keys(db: Database) -> int:

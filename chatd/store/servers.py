@@ -1,7 +1,7 @@
 """MCP server configs as administrators see and change them; secrets go in and never come out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chatd.core.errors import BadRequest, ChatdError, Conflict, NotFound
-from chatd.core.servers import AuthType, Availability, Transport
+from chatd.core.servers import Approval, AuthType, Availability, ToolSetting, Transport
 from chatd.core.times import rfc3339
 from chatd.store import tables
 from chatd.store.secrets import KeyRing
@@ -46,6 +46,8 @@ class ServerSettings:
     allow_in_plan_mode: bool = False
     forward_coder_headers: bool = False
     trust_annotations: bool = False
+    require_approval: Approval = "never"
+    tool_settings: Mapping[str, ToolSetting] = field(default_factory=dict[str, ToolSetting])
     tool_timeout_seconds: int = 60
 
 
@@ -63,6 +65,8 @@ _PLAIN = (
     "allow_in_plan_mode",
     "forward_coder_headers",
     "trust_annotations",
+    "require_approval",
+    "tool_settings",
     "tool_timeout_seconds",
 )
 

@@ -1,43 +1,27 @@
 """Accepting a turn: into a new chat, into an existing one, or again under the same key."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NoReturn
 from uuid import UUID
 
-import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatd.core.chats import MAX_QUEUED, Actor, NewChat, NewTurn, Once, fallback_title
 from chatd.core.errors import BadRequest, Conflict, NotFound, TooMany, Unavailable
 from chatd.store import hot
-from chatd.store.chats import MESSAGE_COLUMNS, get_chat, get_turn
-from chatd.store.db import Database, dump
+from chatd.store.db import Database, dump, fetch_within
+from chatd.store.family import Changed, lock_in_family
+from chatd.store.idempotency import Accepted, written_or_known
+from chatd.store.stopping import promote_head, stop_active, stop_below
 from chatd.store.views import chat_view, message_view, turn_view
 
-KEY_INDEX = "uq_turns_idempotency"
+Submission = tuple[object, ...]
 
-FIND_KEY = """
-SELECT id, chat_id, request_sha256, queued_at > clock_timestamp() - interval '24 hours' AS current
-FROM turns WHERE owner_id = $1 AND idempotency_path = $2 AND idempotency_key = $3
+READ_TURN = f"""
+SELECT {hot.TURN_COLUMNS}, m.created_at AS message_created_at
+FROM turns t LEFT JOIN chat_messages m ON m.id = t.user_message_id WHERE t.id = $1
 """
-
-FORGET_KEY = "UPDATE turns SET idempotency_key = NULL WHERE id = $1"
-
-USER_MESSAGE = f"SELECT {MESSAGE_COLUMNS} FROM chat_messages m WHERE m.id = $1"
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """`chat` only for a new one; `message` only when the turn did not have to queue.
-
-    `version` is the chat's after the commit, 0 when the request was a repetition.
-    """
-
-    turn: Any
-    message: Any
-    chat: Any = None
-    version: int = 0
 
 
 async def create_chat(
@@ -67,19 +51,16 @@ async def create_chat(
         dump(turn.content),
         *_key(once),
         traceparent,
+        dump(new.dynamic_tools),
     )
     insert = partial(db.fetch_one, hot.CREATE_CHAT, *args)
-    row = await _written_or_known(db, actor, once, insert)
+    row = await written_or_known(db, actor, once, insert)
     if isinstance(row, Accepted):
         return row
     if row["id"] is None:
         refuse_unusable(row, turn)
-    return Accepted(
-        turn=turn_view(row),
-        message=_user_message(row, actor),
-        chat=_new_chat(row, actor, new),
-        version=1,
-    )
+    chat = _new_chat(row, actor, new)
+    return Accepted(turn_view(row), _user_message(row, actor), chat, version=1)
 
 
 def _new_chat(row: Any, actor: Actor, new: NewChat) -> Any:
@@ -107,13 +88,67 @@ async def submit_turn(
     *,
     turn_id: UUID,
     traceparent: str | None = None,
+    interrupt: bool = False,
 ) -> Accepted:
-    """Queue a turn or make it runnable.
+    """Queue a turn or make it runnable; with `interrupt`, also stop the one that is active.
 
     Raises `NotFound`, `Conflict` (archived; the key with another body), `BadRequest` (unknown
     servers or model), `TooMany` (the queue is full); nothing is written then.
     """
-    args = (
+    args = submission(actor, chat_id, new, once, turn_id=turn_id, traceparent=traceparent)
+    write = (
+        partial(_interrupting, db, actor, chat_id, args) if interrupt else partial(_fresh, db, args)
+    )
+    row = await written_or_known(db, actor, once, write)
+    if isinstance(row, Accepted):
+        return row
+    if row["id"] is None:
+        refuse(row, new)
+    return accepted(row, actor)
+
+
+async def _fresh(db: Database, args: Submission) -> Any:
+    """Submit, again while the chat changed under the statement. Raises `NotFound`."""
+    while True:
+        row = await db.fetch_one(hot.SUBMIT, *args)
+        if row is None or not row["found"]:
+            raise NotFound
+        if row["fresh"]:
+            return row
+
+
+async def _interrupting(db: Database, actor: Actor, chat_id: UUID, args: Submission) -> Any:
+    """Submit, and stop what runs: then this turn may be the one that runs next."""
+    changed = Changed()
+    async with db.statements() as connection:
+        await lock_in_family(connection, actor, chat_id)
+        row = await submit_within(connection, args)
+        if row["id"] is None or not row["busy"]:
+            return row
+        if await stop_active(connection, chat_id, row["version"], changed):
+            await stop_below(connection, chat_id, changed)
+            await promote_head(connection, chat_id, row["version"])
+        (now,) = await fetch_within(connection, READ_TURN, row["id"])
+    return {**row, **now, "changed": changed}
+
+
+async def submit_within(connection: AsyncConnection, args: Submission) -> Any:
+    """The same in a transaction that has locked the chat: nobody changes it under us."""
+    (row,) = await fetch_within(connection, hot.SUBMIT, *args)
+    return row
+
+
+def submission(
+    actor: Actor,
+    chat_id: UUID,
+    new: NewTurn,
+    once: Once | None,
+    *,
+    turn_id: UUID,
+    traceparent: str | None,
+) -> Submission:
+    """The arguments of `hot.SUBMIT`."""
+    return (
         chat_id,
         actor.user_id,
         turn_id,
@@ -125,54 +160,30 @@ async def submit_turn(
         *_key(once),
         traceparent,
         MAX_QUEUED,
+        new.kind,
     )
-    row = await _written_or_known(db, actor, once, partial(_fresh, db, *args))
-    if isinstance(row, Accepted):
-        return row
-    if row["id"] is None:
-        _refuse(row, new)
+
+
+def accepted(row: Any, actor: Actor) -> Accepted:
+    """A turn that was written, from its row."""
+    changed: Changed = row.get("changed") or Changed()
+    version = changed.versions[row["chat_id"]] = row["version"]
     return Accepted(
         turn=turn_view(row),
         message=_user_message(row, actor) if row["message_created_at"] is not None else None,
-        version=row["version"],
+        version=version,
+        deleted=row.get("deleted", ()),
+        changed=changed,
     )
 
 
-async def _fresh(db: Database, *args: object) -> Any:
-    """Submit, again while the chat changed under the statement. Raises `NotFound`."""
-    while True:
-        row = await db.fetch_one(hot.SUBMIT, *args)
-        if row is None or not row["found"]:
-            raise NotFound
-        if row["fresh"]:
-            return row
-
-
-async def _written_or_known(
-    db: Database, actor: Actor, once: Once | None, write: Callable[[], Awaitable[Any]]
-) -> Any:
-    """The row that was written or refused, or the turn that this key has already made.
-
-    A repeated request is answered as before, even if it would be refused now.
-    """
-    while True:
-        try:
-            row = await write()
-        except asyncpg.UniqueViolationError as error:
-            if error.constraint_name != KEY_INDEX:
-                raise
-            row = None
-        if once is None or (row is not None and row["id"] is not None):
-            return row
-        known = await _repeated(db, actor, once)
-        if known is not None or row is not None:
-            return known or row
-
-
-def _refuse(row: Any, new: NewTurn) -> NoReturn:
+def refuse(row: Any, new: NewTurn) -> NoReturn:
+    """Raise for what `hot.SUBMIT` did not write."""
     if row["archived"]:
         raise Conflict("Chat is archived.", detail="Unarchive the chat to send messages.")
     refuse_unusable(row, new)
+    if row["fixed_servers"]:
+        refuse_fixed_servers()
     if row["queued"] is not None and row["queued"] >= MAX_QUEUED:
         raise TooMany(
             "Message queue is full.",
@@ -192,6 +203,14 @@ def refuse_servers(unknown: Sequence[UUID]) -> NoReturn:
     )
 
 
+def refuse_fixed_servers() -> NoReturn:
+    """Raise `BadRequest`: what a sub-agent that explores may use was settled when it started."""
+    raise BadRequest(
+        "This chat's MCP servers cannot be changed.",
+        validations=[{"field": "mcp_server_ids", "detail": "a sub-agent that explores keeps its"}],
+    )
+
+
 def refuse_unusable(row: Any, turn: NewTurn) -> None:
     """Raise for servers or models that do not exist."""
     if row["unknown"] is not None:
@@ -202,29 +221,6 @@ def refuse_unusable(row: Any, turn: NewTurn) -> None:
         raise BadRequest(
             "No default model is configured.", detail="An administrator has to add a model first."
         )
-
-
-async def _repeated(db: Database, actor: Actor, once: Once) -> Accepted | None:
-    """The turn this key made; None when the key had run out and is free again."""
-    found = await db.fetch_one(FIND_KEY, actor.user_id, once.path, once.key)
-    if found is None:
-        return None
-    if not found["current"]:
-        await db.fetch(FORGET_KEY, found["id"])
-        return None
-    if found["request_sha256"] != once.request_sha256:
-        raise Conflict("This Idempotency-Key was used with another request body.")
-    turn = await get_turn(db, actor.user_id, found["chat_id"], found["id"])
-    message = (
-        await db.fetch_one(USER_MESSAGE, turn["user_message_id"])
-        if turn["user_message_id"] is not None
-        else None
-    )
-    return Accepted(
-        turn=turn,
-        message=message_view(message) if message is not None else None,
-        chat=await get_chat(db, actor.user_id, found["chat_id"]),
-    )
 
 
 def _distinct(ids: tuple[UUID, ...] | None) -> list[UUID] | None:

@@ -10,7 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chatd.core.errors import turn_error
 from chatd.store import hot
 from chatd.store.db import Database, dump
-from chatd.store.editing import PROMOTE_HEAD, bump, close_calls
+from chatd.store.stopping import PROMOTE_HEAD, close_calls
+from chatd.store.usage import RECORD_EXPIRED
+from chatd.store.versions import bump
 
 MAX_LOST = 3
 """Leases a turn may lose without a committed step between; then it is what kills its workers."""
@@ -54,6 +56,11 @@ RELEASE = text(
     WHERE id = :turn"""
 )
 
+CANCEL_ITEMS = text(
+    """UPDATE open_items SET state = 'cancelled', answered_at = clock_timestamp(), version = :version
+    WHERE turn_id = :turn AND state = 'open'"""
+)
+
 END = text(
     """UPDATE turns SET status = :status, error = CAST(:error AS json), lease_id = NULL,
         lease_expires_at = NULL, finished_at = clock_timestamp(), version = :version
@@ -88,8 +95,11 @@ async def expire_turn(db: Database, turn_id: UUID, chat_id: UUID) -> int | None:
         if not chat or not found:
             return None
         version = await bump(connection, chat_id)
+        await connection.execute(RECORD_EXPIRED, {"turn": turn_id})
         turn = found[0]
         if turn.status == "running" and turn.lost + 1 < MAX_LOST:
+            # What its lost worker was asking had an open call: nobody waits for the answer.
+            await connection.execute(CANCEL_ITEMS, {"turn": turn_id, "version": version})
             await connection.execute(RELEASE, {"turn": turn_id, "version": version})
             return version
         error = None

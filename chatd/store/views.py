@@ -5,7 +5,7 @@ from uuid import UUID
 
 from chatd.core.messages import NO_USAGE
 from chatd.core.times import rfc3339
-from chatd.core.turns import chat_status
+from chatd.core.turns import TurnStatus, chat_status
 from chatd.store.db import load
 
 Row = Any
@@ -36,7 +36,7 @@ def chat_view(row: Row, *, status: str, last_error: Any = None, has_unread: bool
         "pin_order": row["pin_order"],
         "mcp_server_ids": [str(value) for value in row["mcp_server_ids"]],
         "labels": load(row["labels"]),
-        "files": [],
+        "files": [file_view(file) for file in load(row.get("files")) or ()],
         "has_unread": has_unread,
         "warnings": [],
         "children": [],
@@ -54,11 +54,14 @@ def stored_chat_view(row: Row) -> Any:
 
 
 def turn_view(row: Row, *, usage: Any = None) -> Any:
-    """A Turn object (DESIGN 7)."""
+    """A Turn object (DESIGN 7). One that waits for sub-agents only is shown as running."""
+    open_items: list[Any] = load(row.get("open_items")) or []
+    waits_for_agents = open_items and all(item["kind"] == "child" for item in open_items)
     return {
         "id": str(row["id"]),
         "chat_id": str(row["chat_id"]),
-        "status": row["status"],
+        "kind": row["kind"],
+        "status": TurnStatus.RUNNING if waits_for_agents else row["status"],
         "attempt": row["attempt"],
         "plan_mode": row["plan_mode"],
         "model_config_id": text_id(row["model_config_id"]),
@@ -69,10 +72,21 @@ def turn_view(row: Row, *, usage: Any = None) -> Any:
         "started_at": rfc3339(row["started_at"]),
         "first_token_at": rfc3339(row["first_token_at"]),
         "finished_at": rfc3339(row["finished_at"]),
-        "open_items": [],
+        "open_items": open_items,
         "notices": load(row["notices"]),
         "error": load(row["error"]),
         "usage": usage or {**NO_USAGE, "total_cost_micros": None},
+    }
+
+
+def file_view(row: Row) -> Any:
+    """A file as its chat lists it."""
+    return {
+        "id": str(row["id"]),
+        "name": row["name"],
+        "media_type": row["media_type"],
+        "size": row["size"],
+        "created_at": rfc3339(row["created_at"]),
     }
 
 
@@ -81,6 +95,7 @@ def queued_view(row: Row) -> Any:
     return {
         "id": str(row["id"]),
         "chat_id": str(row["chat_id"]),
+        "kind": row["kind"],
         "content": load(row["content"]),
         "model_config_id": text_id(row["model_config_id"]),
         "created_at": rfc3339(row["queued_at"]),

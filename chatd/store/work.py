@@ -27,9 +27,20 @@ AWAY_PAUSE_S = 0.3
 """Between tries while PostgreSQL is away."""
 
 
-async def claim_turns(db: Database, worker_id: str, limit: int) -> list[Claim]:
-    """Claim up to `limit` runnable turns, the owner with the fewest running first."""
-    rows = await db.fetch(hot.CLAIM, limit, worker_id)
+async def claim_turns(
+    db: Database,
+    worker_id: str,
+    limit: int,
+    *,
+    served: Sequence[UUID] = (),
+    per_owner: int = 0,
+) -> list[Claim]:
+    """Claim up to `limit` runnable turns, the owner with the fewest running first.
+
+    `served`: owners this worker has claimed for, the latest last; they come last among equals.
+    `per_owner`: how many turns of one owner may run at once; 0 is no limit.
+    """
+    rows = await db.fetch(hot.CLAIM, limit, worker_id, list(served), per_owner)
     return [
         Claim(
             turn_id=row["id"],
@@ -55,7 +66,7 @@ async def commit_step(
     first_token_ago_s: float | None,
 ) -> Committed:
     """Commit a step's assistant message and journal its calls as `intended`."""
-    row = await _written_once(
+    row = await written_once(
         db,
         claim,
         messages,
@@ -70,7 +81,7 @@ async def commit_step(
             first_token_ago_s,
         ),
     )
-    return _committed(row)
+    return committed_from(row)
 
 
 async def commit_results(
@@ -81,7 +92,7 @@ async def commit_results(
     notices: Sequence[Notice],
 ) -> Committed:
     """Turn a step's results into tool messages, all together; journal the `outcomes` with them."""
-    row = await _written_once(
+    row = await written_once(
         db,
         claim,
         messages,
@@ -100,7 +111,7 @@ async def commit_results(
             dump(notices),
         ),
     )
-    return _committed(row)
+    return committed_from(row)
 
 
 async def mark_sent(
@@ -208,8 +219,8 @@ async def owned(db: Database, claims: Sequence[Claim]) -> frozenset[UUID]:
 Write = Callable[[], Awaitable[asyncpg.Record | None]]
 
 
-async def patiently(write: Write) -> Any:
-    """A write that may run twice, repeated while PostgreSQL is away; the lease bounds it."""
+async def patiently(write: Callable[[], Awaitable[Any]]) -> Any:
+    """What may run twice, repeated while PostgreSQL is away; the lease bounds it."""
     while True:
         try:
             return await write()
@@ -217,7 +228,7 @@ async def patiently(write: Write) -> Any:
             await asyncio.sleep(AWAY_PAUSE_S)
 
 
-async def _written_once(
+async def written_once(
     db: Database, claim: Claim, messages: Sequence[NewMessage], write: Write
 ) -> Any:
     """Write; when the connection broke at COMMIT, read back before writing again.
@@ -249,7 +260,7 @@ async def _read_back_or_write(
         return await db.fetch_one(hot.LANDED, *place)
 
 
-def _committed(row: Any) -> Committed:
+def committed_from(row: Any) -> Committed:
     return Committed(
         version=row["version"],
         commits=row["commits"],

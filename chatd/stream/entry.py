@@ -92,3 +92,8 @@ def channel(chat_id: UUID | str) -> str:
 
 def preview_key(chat_id: UUID | str) -> str:
     return f"chatd:preview:{chat_id}"
+
+
+def owner_channel(owner_id: UUID | str) -> str:
+    """Where an owner's watchers hear which chat (its id as text) may look different now."""
+    return f"chatd:owner:{owner_id}"

@@ -12,7 +12,16 @@ from redis.exceptions import RedisError
 from chatd.core.events import EventType
 from chatd.core.messages import TextPart
 from chatd.core.work import Claim
-from chatd.stream.entry import Entry, Event, channel, hint, pack, preview_key, render
+from chatd.stream.entry import (
+    Entry,
+    Event,
+    channel,
+    hint,
+    owner_channel,
+    pack,
+    preview_key,
+    render,
+)
 
 WINDOW_S = 0.05
 """How long a delta may wait for others; half the entries of a token each 20 ms."""
@@ -23,6 +32,8 @@ ENDED_TTL_S = 60
 MAX_PREVIEW_ENTRIES = 10_000
 """A preview longer than this loses its first part, and readers who come late see none of it."""
 
+_FOR_OWNERS = {"status", "turn", "action_required"}
+"""What makes a chat look different in its owner's list; every commit without events may, too."""
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +67,16 @@ class Publisher:
             if self._timer is not None:
                 self._timer.cancel()
 
-    def announce(self, chat_id: UUID, version: int, *events: Event) -> None:
-        """Tell followers of a commit made outside a turn's worker."""
+    def announce(
+        self, chat_id: UUID, version: int, *events: Event, owner_id: UUID | None = None
+    ) -> None:
+        """Tell followers of a commit made outside a turn's worker, and the owner's watchers.
+
+        Without `owner_id` these find out by themselves, seconds later.
+        """
         self._hints.append((channel(chat_id), pack(hint(version, events))))
+        if owner_id is not None:
+            self._hints.append((owner_channel(owner_id), str(chat_id).encode()))
         self._wanted.set()
 
     def changed(self, feed: "TurnFeed", *, at_once: bool) -> None:
@@ -126,6 +144,7 @@ class TurnFeed:
     def __init__(self, publisher: Publisher, claim: Claim) -> None:
         self._publisher = publisher
         self._chat_id = str(claim.chat_id)
+        self._owner_id = str(claim.owner_id)
         self._turn_id = str(claim.turn_id)
         self._order = claim.version
         self._attempt = claim.attempt
@@ -136,6 +155,7 @@ class TurnFeed:
         self._ready: list[Entry] = []
         self._quiet = True
         self._ended = False
+        self._for_owner = False
 
     def delta(self, part: Any, *, role: str = "assistant") -> None:
         """A piece of the message in flight; consecutive text is joined until it is sent."""
@@ -193,6 +213,7 @@ class TurnFeed:
         self._start = self._seq + 1
         self._quiet = True
         self._ended = ended
+        self._for_owner |= not events or any(kind in _FOR_OWNERS for kind, _ in events)
         self._publisher.changed(self, at_once=True)
 
     def write(self, pipeline: Any) -> None:
@@ -205,6 +226,9 @@ class TurnFeed:
             if entry.is_preview and position > over:
                 self._keep(pipeline, entry, payload)
             pipeline.publish(channel(self._chat_id), payload)
+        if self._for_owner:
+            self._for_owner = False
+            pipeline.publish(owner_channel(self._owner_id), self._chat_id)
         if self._ended:
             pipeline.expire(preview_key(self._chat_id), ENDED_TTL_S)
 

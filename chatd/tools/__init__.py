@@ -1,1 +1,8 @@
-"""Built-in tools: the table that policy offers and the loop runs. None exist yet."""
+"""The built-in tools: what each says of itself and how it reads its arguments; no I/O."""
+
+from chatd.core.tools import BuiltinTool
+from chatd.tools.agents import AGENT_TOOLS
+from chatd.tools.results import READ_RESULT
+
+BUILTINS: tuple[BuiltinTool, ...] = (READ_RESULT, *AGENT_TOOLS)
+"""All of them; policy decides which a turn is offered."""

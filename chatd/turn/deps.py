@@ -6,10 +6,11 @@ from typing import Literal
 from chatd.catalogue import Catalogue
 from chatd.llm.clients import ModelClients
 from chatd.mcp.pool import SessionPool
-from chatd.queue import Wakes
+from chatd.queue import Stops, Wakes
 from chatd.store.db import Database
 from chatd.store.loading import TurnLoader
 from chatd.stream.publisher import Publisher
+from chatd.titles import Titles
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +21,12 @@ class TurnDeps:
     loader: TurnLoader
     publisher: Publisher
     wakes: Wakes
+    stops: Stops
     catalogue: Catalogue
     sessions: SessionPool
     models: ModelClients
+    titles: Titles | None = None
+    """None: new chats keep their first words as title."""
 
 
 StopReason = Literal["interrupt", "lost", "drain"]

@@ -2,25 +2,25 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 from chatd import telemetry
 from chatd.core.answers import Answer
 from chatd.core.deltas import Delta, ReasoningDelta, Retrying, TextDelta, ToolCallDelta
 from chatd.core.errors import TurnError
 from chatd.core.events import EventType
-from chatd.core.messages import NewMessage, Part, ToolCallPart
+from chatd.core.messages import NewMessage, Part
 from chatd.core.models import Model, cost_micros
-from chatd.core.tools import CallState, JsonObject, ToolResult
-from chatd.core.turns import TurnStatus, chat_status
-from chatd.core.work import CallOutcome, Claim, Notice, PlannedCall
-from chatd.loop import result_part
-from chatd.store import work
-from chatd.store.editing import INTERRUPTED
+from chatd.core.tools import JsonObject, ToolResult
+from chatd.core.turns import TurnStatus
+from chatd.core.work import Claim, Committed, Notice, PlannedCall
+from chatd.loop import Parked, result_part
+from chatd.store import items, work
+from chatd.store.stopping import INTERRUPTED
 from chatd.store.views import message_view
 from chatd.stream.publisher import TurnFeed
 from chatd.turn.deps import TurnDeps
+from chatd.turn.rows import annotated, outcome_of, status_event
 
 Results = Sequence[tuple[PlannedCall, ToolResult]]
 Events = list[tuple[EventType, dict[str, Any]]]
@@ -32,7 +32,7 @@ class Recorder:
     def __init__(self, deps: TurnDeps, claim: Claim) -> None:
         self._deps = deps
         self._claim = claim
-        self._feed = TurnFeed(deps.publisher, claim)
+        self.feed = TurnFeed(deps.publisher, claim)
         self._first_token: float | None = None
         self._journaled: set[int] = set()
         self._ids: dict[int, str] = {}
@@ -43,8 +43,8 @@ class Recorder:
         """A commit found that the user has stopped the turn."""
 
     def started(self) -> None:
-        self._feed.committed(
-            self._claim.version, self._claim.commits, [_status(TurnStatus.RUNNING)]
+        self.feed.committed(
+            self._claim.version, self._claim.commits, [status_event(TurnStatus.RUNNING)]
         )
 
     # --- previews
@@ -55,13 +55,13 @@ class Recorder:
             match delta:
                 case TextDelta(text):
                     self._mark_first_token()
-                    self._feed.delta({"type": "text", "text": text})
+                    self.feed.delta({"type": "text", "text": text})
                 case ReasoningDelta(text):
                     self._mark_first_token()
-                    self._feed.delta({"type": "reasoning", "text": text})
+                    self.feed.delta({"type": "reasoning", "text": text})
                 case ToolCallDelta():
                     self._mark_first_token()
-                    self._feed.delta(self._call_part(delta))
+                    self.feed.delta(self._call_part(delta))
                 case Retrying():
                     self._retrying(delta)
                 case _:
@@ -69,7 +69,7 @@ class Recorder:
 
     def notify(self, notices: Sequence[Notice]) -> None:
         for notice in notices:
-            self._feed.event("notice", dict(notice))
+            self.feed.event("notice", dict(notice))
 
     def _call_part(self, delta: ToolCallDelta) -> JsonObject:
         if delta.id:
@@ -84,9 +84,9 @@ class Recorder:
         return part
 
     def _retrying(self, delta: Retrying) -> None:
-        self._feed.event("preview_reset", {})
+        self.feed.event("preview_reset", {})
         retry = {"attempt_number": delta.attempt, "delay_ms": delta.delay_ms, "error": delta.error}
-        self._feed.event("retry", {"retry": retry})
+        self.feed.event("retry", {"retry": retry})
 
     def _mark_first_token(self) -> None:
         if self._first_token is None:
@@ -97,7 +97,7 @@ class Recorder:
 
     def withdraw(self) -> None:
         """What was shown of an answer will not be kept."""
-        self._feed.event("preview_reset", {})
+        self.feed.event("preview_reset", {})
 
     # --- commits
 
@@ -110,7 +110,7 @@ class Recorder:
         notices: Sequence[Notice],
     ) -> None:
         """The assistant's message and the calls it makes, journaled as intended."""
-        message = self._answer(_annotated(answer.parts(), calls), answer, step, runtime_ms)
+        message = self._answer(annotated(answer.parts(), calls), answer, step, runtime_ms)
         with telemetry.stage("commit"):
             committed = await work.commit_step(
                 self._deps.db, self._claim, [message], calls, notices, self._first_token_ago()
@@ -122,9 +122,9 @@ class Recorder:
 
     async def result(self, planned: PlannedCall, result: ToolResult) -> None:
         """One result while others of its step are still out: journaled, and shown."""
-        await work.record_result(self._deps.db, self._claim, _outcome(planned, result))
+        await work.record_result(self._deps.db, self._claim, outcome_of(planned, result))
         self._journaled.add(planned.position)
-        self._feed.delta(result_part(planned, result), role="tool")
+        self.feed.delta(result_part(planned, result), role="tool")
 
     async def results(self, step: int, results: Results, notices: Sequence[Notice] = ()) -> None:
         """All results of a step as tool messages."""
@@ -138,7 +138,7 @@ class Recorder:
             for planned, result in results
         ]
         outcomes = [
-            _outcome(planned, result)
+            outcome_of(planned, result)
             for planned, result in results
             if planned.position not in self._journaled
         ]
@@ -150,6 +150,27 @@ class Recorder:
         self.open = []
         self.interrupted = committed.status == TurnStatus.INTERRUPTING
         self._publish(committed.version, committed.commits, messages, committed.messages)
+
+    async def park(self, parked: Parked, notices: Sequence[Notice]) -> str | None:
+        """Give the turn back with what its calls wait for; None when the user has stopped it.
+
+        Readers take what is asked from the rows.
+        """
+        outcomes = [
+            outcome_of(planned, result)
+            for planned, result in parked.results
+            if planned.position not in self._journaled
+        ]
+        turn = await items.park_turn(
+            self._deps.db, self._claim, parked.step, outcomes, parked.waiting, notices
+        )
+        if turn.status == TurnStatus.INTERRUPTING:
+            self.interrupted = True
+            return None
+        self.feed.committed(turn.version, 0, [], ended=True)
+        if any(item.kind == "child" for _, item in parked.waiting):
+            self._deps.wakes.wake()  # a claim passes over the chats that were locked
+        return turn.status
 
     async def close_calls(self, known: dict[int, ToolResult]) -> None:
         """Answer every open call: with its result if it came, else as interrupted."""
@@ -186,19 +207,19 @@ class Recorder:
         if messages:
             self._count_step()
         if ended.promoted_id is not None:
-            self._feed.committed(ended.version, self._claim.commits, [], ended=True)
+            self.feed.committed(ended.version, self._claim.commits, [], ended=True)
             self._deps.wakes.wake()
             return ended.status
         failed = ended.status == TurnStatus.FAILED
         events: Events = [("error", {"error": error})] if failed else []
-        events.append(_status(TurnStatus(ended.status)))
+        events.append(status_event(TurnStatus(ended.status)))
         self._publish(ended.version, 0, messages, ended.messages, events, ended=True)
         return ended.status
 
     async def hand_back(self, notices: Sequence[Notice]) -> None:
         """For another worker. Readers withdraw what was shown and not committed."""
         version = await work.hand_back(self._deps.db, self._claim, notices)
-        self._feed.committed(version, 0, [], ended=True)
+        self.feed.committed(version, 0, [], ended=True)
         self._deps.wakes.wake()
 
     def _answer(self, parts: list[Part], answer: Answer, step: int, runtime_ms: int) -> NewMessage:
@@ -221,6 +242,13 @@ class Recorder:
         if self.model is not None:
             telemetry.labelled(telemetry.STEPS, self.model.provider, self.model.name).inc()
 
+    def publish(
+        self, committed: Committed, messages: Sequence[NewMessage], ids: Sequence[tuple[int, str]]
+    ) -> None:
+        """A commit that another part of the turn has made, with the messages users see."""
+        self.interrupted = committed.status == TurnStatus.INTERRUPTING
+        self._publish(committed.version, committed.commits, messages, ids)
+
     def _publish(
         self,
         version: int,
@@ -235,7 +263,7 @@ class Recorder:
             ("message", {"message": self._view(message, *row)})
             for message, row in zip(messages, ids, strict=True)
         ]
-        self._feed.committed(
+        self.feed.committed(
             version,
             commits,
             events + (more or []),
@@ -258,30 +286,3 @@ class Recorder:
             "total_cost_micros": message.cost_micros,
         }
         return message_view(row)
-
-
-def _status(status: TurnStatus) -> tuple[EventType, dict[str, Any]]:
-    active = status if status is TurnStatus.RUNNING else None
-    return "status", {"status": status, "chat_status": chat_status(active, status)}
-
-
-def _annotated(parts: list[Part], calls: Sequence[PlannedCall]) -> list[Part]:
-    """The parts with the server each call goes to."""
-    servers = {
-        planned.call.id: str(planned.tool.server_id)
-        for planned in calls
-        if planned.tool is not None and planned.tool.server_id is not None
-    }
-    annotated: list[Part] = []
-    for part in parts:
-        if part["type"] == "tool-call" and part["tool_call_id"] in servers:
-            server_id = servers[part["tool_call_id"]]
-            part = cast(ToolCallPart, {**part, "mcp_server_config_id": server_id})
-        annotated.append(part)
-    return annotated
-
-
-def _outcome(planned: PlannedCall, result: ToolResult) -> CallOutcome:
-    state: CallState = result.outcome
-    part = dict(result_part(planned, replace(result)))
-    return CallOutcome(planned.step, planned.position, state, part)

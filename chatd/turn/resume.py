@@ -6,7 +6,7 @@ from typing import cast
 
 from chatd.core.messages import HistoryMessage, ToolCallPart, ToolResultPart
 from chatd.core.tools import OfferedTool, ToolResult
-from chatd.core.work import JournalEntry, LoadedTurn, PlannedCall
+from chatd.core.work import JournalEntry, LoadedTurn, PlannedCall, StoredMessage
 from chatd.loop import OpenStep, Start
 
 UNKNOWN = (
@@ -20,14 +20,14 @@ _CLOSED = ("done", "failed", "unknown", "denied", "cancelled")
 def resume(turn: LoadedTurn, tools: Mapping[str, OfferedTool]) -> Start:
     """The loop's start from the history and the journal.
 
-    A call that had left and has no answer runs again only if it was declared safe; otherwise its
-    outcome is unknown, and the model is told.
+    A call that waited for an item goes on. One that had left and has no answer runs again only if
+    it was declared safe; otherwise its outcome is unknown, and the model is told.
     """
     history = [HistoryMessage(role=m["role"], content=m["content"]) for m in turn.history]
-    own = [message for message in turn.history if message["step"] is not None]
+    own = [m for m in turn.history if m["step"] is not None and not m.get("compressed")]
     answers = [message for message in own if message["role"] == "assistant"]
     if not answers:
-        return Start(history)
+        return Start(history, next_step=_first_step(turn.history))
     last = answers[-1]
     step = cast(int, last["step"])
     answered = [message for message in own if message["role"] == "tool" and message["step"] == step]
@@ -48,6 +48,11 @@ def resume(turn: LoadedTurn, tools: Mapping[str, OfferedTool]) -> Start:
         - {_key(planned) for planned in open_step.open}
     )
     return Start(history, next_step=step + 1, open_step=open_step, made=made)
+
+
+def _first_step(history: Sequence[StoredMessage]) -> int:
+    """After a compaction the step it was made for; the calls before it are forgotten."""
+    return max((m["step"] or 1 for m in history if m.get("compressed")), default=1)
 
 
 def _made(answers: Sequence[HistoryMessage]) -> Counter[tuple[str, str]]:
@@ -71,7 +76,7 @@ def _planned(entry: JournalEntry, tools: Mapping[str, OfferedTool]) -> PlannedCa
 
 
 def _to_run(entry: JournalEntry) -> bool:
-    return entry.state == "intended" or (entry.state == "sent" and entry.safe)
+    return entry.state in ("intended", "waiting") or (entry.state == "sent" and entry.safe)
 
 
 def _known(entry: JournalEntry) -> ToolResult:

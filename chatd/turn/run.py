@@ -2,38 +2,39 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 
 from chatd import logs, telemetry
 from chatd.core.answers import Answer
-from chatd.core.deltas import Delta
 from chatd.core.errors import LeaseLost, TurnError, TurnFailed, Unavailable, turn_error
-from chatd.core.messages import HistoryMessage
 from chatd.core.models import Model
 from chatd.core.tools import ToolResult
 from chatd.core.turns import TurnStatus
 from chatd.core.work import Claim, LoadedTurn, Notice, PlannedCall
-from chatd.llm.prompt import chat_messages
-from chatd.llm.retry import complete_with_retries
 from chatd.loop import (
     CallEnded,
     LoopEvent,
+    Parked,
     ResultsReady,
     Start,
     StepReady,
     StepStarted,
     Streamed,
+    ends_turn,
     run_loop,
 )
 from chatd.store.work import owned
+from chatd.turn.agents import inform_parent
+from chatd.turn.calls import Calls
 from chatd.turn.deps import Control, TurnDeps
+from chatd.turn.ledger import Ledger
+from chatd.turn.model_calls import ModelCalls
 from chatd.turn.record import Recorder
 from chatd.turn.resume import resume
 from chatd.turn.settled import settled
 from chatd.turn.toolbox import Toolbox
-from chatd.turn.watch import ModelWatch
 
 WALL_TIME_S = 24 * 3600
 
@@ -47,11 +48,14 @@ async def run_turn(deps: TurnDeps, claim: Claim, control: Control) -> str:
     """
     turn = _Turn(deps, claim, control)
     try:
-        return await _run(turn, claim)
+        ended = await _run(turn, claim)
     except asyncio.CancelledError:
         if control.stop is None:
             raise
-        return await asyncio.shield(turn.stopped())
+        ended = await asyncio.shield(turn.stopped())
+    await turn.inform(ended)
+    await turn.account(ended)
+    return ended
 
 
 async def _run(turn: "_Turn", claim: Claim) -> str:
@@ -85,18 +89,25 @@ class _Turn:
         self._claim = claim
         self._control = control
         self._record = Recorder(deps, claim)
+        self._ledger = Ledger(deps.db, claim)
         self._answer = Answer()
         self._step = 0
         self._began = time.monotonic()
         self._results: dict[int, ToolResult] = {}
         self._toolbox: Toolbox | None = None
         self._ended: str | None = None
+        self._is_child = False
+        self._stopped_after = False
+        """A tool has ended the turn, or it only compacts: there is no answer to keep."""
 
     async def run(self) -> str:
         self._record.started()
         loaded = await self._deps.loader.load(self._claim)
-        left = WALL_TIME_S - (datetime.now(UTC) - loaded.started_at).total_seconds()
-        limit = asyncio.timeout(left)
+        self._is_child = loaded.parent_chat_id is not None
+        if self._deps.titles is not None:
+            self._deps.titles.begin(loaded)
+        waited_s = (datetime.now(UTC) - loaded.started_at).total_seconds() - loaded.parked_s
+        limit = asyncio.timeout(WALL_TIME_S - waited_s)
         try:
             await self._steps(loaded, limit)
         except TimeoutError:
@@ -104,7 +115,7 @@ class _Turn:
                 raise
             message = "The turn ran for longer than a turn may."
             raise TurnFailed(turn_error("time_limit", message)) from None
-        return await self._completed()
+        return self._ended or await self._completed()
 
     async def _steps(self, loaded: LoadedTurn, limit: asyncio.Timeout) -> None:
         """The answer of the last step is then still to be committed."""
@@ -116,10 +127,18 @@ class _Turn:
             with telemetry.stage("mcp_connect"):
                 await toolbox.open()
             self._record.notify(toolbox.notices)
+            start = resume(loaded, toolbox.by_name)
+            calls = ModelCalls(
+                self._deps, loaded, model, toolbox, self._record, self._ledger, self._still_mine
+            )
+            if loaded.kind == "compact":
+                self._stopped_after = True
+                await calls.compact(start.history)
+                return
             events = run_loop(
-                resume(loaded, toolbox.by_name),
-                complete=lambda history: self._complete(loaded, model, toolbox, history),
-                call=toolbox.call,
+                start,
+                complete=lambda history: calls.complete(history, self._step),
+                call=Calls(self._deps, loaded, toolbox, self._record.feed).call,
                 tools=lambda: toolbox.by_name,
             )
             async with aclosing(events):
@@ -140,49 +159,36 @@ class _Turn:
             case Streamed(deltas):
                 self._record.preview(deltas)
             case StepStarted(step, answer):
+                self._ledger.lost(self._answer)
                 self._step, self._answer = step, answer
                 self._began = time.monotonic()
             case StepReady(step, answer, calls):
                 if calls:
                     await settled(self._keep_step(step, answer, calls))
+            case CallEnded() | ResultsReady() | Parked():
+                await self._on_results(event)
+
+    async def _on_results(self, event: CallEnded | ResultsReady | Parked) -> None:
+        match event:
             case CallEnded(planned, result, last):
                 self._results[planned.position] = result
                 if not last:
                     await settled(self._record.result(planned, result))
             case ResultsReady(step, results):
                 await settled(self._record.results(step, results, self._notices()))
+                self._stopped_after = ends_turn(event)
+            case Parked():
+                await settled(self._park(event))
+
+    async def _park(self, parked: Parked) -> None:
+        """Give the turn back until what it waits for is answered."""
+        self._ended = await self._record.park(parked, self._notices())
 
     async def _keep_step(self, step: int, answer: Answer, calls: list[PlannedCall]) -> None:
         await self._record.step(answer, calls, step, self._runtime(), self._notices())
+        self._ledger.kept(answer, whole=True)
         self._answer = Answer()
         self._results = {}
-
-    async def _complete(
-        self,
-        loaded: LoadedTurn,
-        model: Model,
-        toolbox: Toolbox,
-        history: Sequence[HistoryMessage],
-    ) -> AsyncGenerator[list[Delta]]:
-        """One model call with the tools as policy has them now."""
-        if await toolbox.refresh():
-            self._record.notify(toolbox.notices)
-        stream = complete_with_retries(
-            self._deps.models.client(model),
-            model,
-            chat_messages([loaded.system_prompt], history),
-            toolbox.tools,
-            effort=loaded.reasoning_effort,
-            still_mine=self._still_mine,
-        )
-        watch = ModelWatch(model, messages=len(history))
-        try:
-            async for deltas in stream:
-                watch.saw(deltas)
-                yield deltas
-        finally:
-            watch.ended()
-            await stream.aclose()
 
     async def _completed(self) -> str:
         answer = self._answer
@@ -197,11 +203,13 @@ class _Turn:
         """The end of a turn that keeps its last answer."""
         self._ended = await self._record.finish(
             status,
-            answer=self._answer,
+            answer=None if self._stopped_after else self._answer,
             step=self._step,
             runtime_ms=self._runtime(),
             notices=[*self._notices(), *notices],
         )
+        self._ledger.kept(self._answer, whole=status is TurnStatus.COMPLETED)
+        self._answer = Answer()
         return self._ended
 
     async def failed(self, error: TurnError) -> str:
@@ -247,6 +255,16 @@ class _Turn:
             return bool(await owned(self._deps.db, [self._claim]))
         except Unavailable:
             return True
+
+    async def inform(self, ended: str) -> None:
+        """Whoever waits for this chat may go on."""
+        if self._is_child and ended not in ("lost", "handed_back"):
+            await inform_parent(self._deps, self._claim.chat_id)
+
+    async def account(self, ended: str) -> None:
+        """At the very end: what was paid for and is not history."""
+        self._ledger.lost(self._answer)
+        await self._ledger.write(ours=ended != "lost")
 
     def _runtime(self) -> int:
         return int((time.monotonic() - self._began) * 1000)

@@ -37,6 +37,9 @@ class Person:
     async def patch(self, path: str, body: Any) -> httpx2.Response:
         return await self.http.patch(BASE + path, json=body)
 
+    async def put(self, path: str, body: Any) -> httpx2.Response:
+        return await self.http.put(BASE + path, json=body)
+
     async def delete(self, path: str) -> httpx2.Response:
         return await self.http.delete(BASE + path)
 

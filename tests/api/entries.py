@@ -61,7 +61,13 @@ def turn_state(
     commits: int = 0,
     error: Any = None,
 ) -> TurnState:
-    view = {"id": str(turn), "attempt": attempt, "status": status, "error": error}
+    view = {
+        "id": str(turn),
+        "attempt": attempt,
+        "status": status,
+        "error": error,
+        "open_items": [],
+    }
     return TurnState(view, version, commits)
 
 

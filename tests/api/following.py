@@ -9,7 +9,8 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
-from chatd.api.stream import EventStream, Streams
+from chatd.api.sse import EventStream
+from chatd.api.stream import Streams
 from chatd.core.answers import Answer
 from chatd.core.deltas import Delta, Finished, Retrying
 from chatd.core.messages import NO_USAGE

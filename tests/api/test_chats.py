@@ -1,10 +1,10 @@
 """Chats through the front door."""
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from chatd.store.db import Database
+from chatd.store.db import Database, load
 from tests.api.conftest import Person, text
 
 HELLO: dict[str, object] = {"content": text("hello there")}
@@ -240,14 +240,56 @@ async def test_an_unknown_model_is_refused(member: Person, model: str) -> None:
     assert (await member.post(f"/chats/{chat}/messages", body)).status_code == 400
 
 
-async def test_busy_behavior_is_queue_for_now(member: Person, model: str) -> None:
+async def test_an_unknown_busy_behavior_is_refused(member: Person, model: str) -> None:
     chat = await create(member)
-    for behavior, message in (
-        ("x", "Invalid busy_behavior value."),
-        ("interrupt", "busy_behavior interrupt is not available yet."),
-    ):
-        answer = await member.post(f"/chats/{chat}/messages", HELLO | {"busy_behavior": behavior})
-        assert (answer.status_code, answer.json()["message"]) == (400, message)
+    answer = await member.post(f"/chats/{chat}/messages", HELLO | {"busy_behavior": "x"})
+    assert (answer.status_code, answer.json()["message"]) == (400, "Invalid busy_behavior value.")
+
+
+async def test_dynamic_tools_are_kept_with_the_chat(
+    member: Person, model: str, db: Database
+) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    tools = [{"name": "look", "description": "d", "input_schema": schema}, {"name": "go"}]
+    chat = await create(member, unsafe_dynamic_tools=tools)
+    row = await db.fetch_one("SELECT dynamic_tools FROM chats WHERE id = $1", UUID(chat))
+    assert row is not None
+    assert load(row["dynamic_tools"]) == [
+        tools[0],
+        {"name": "go", "description": "", "input_schema": {"type": "object", "properties": {}}},
+    ]
+
+
+@pytest.mark.parametrize(
+    "tools",
+    [
+        [{"name": ""}],
+        [{"description": "no name"}],
+        [{"name": "with space"}],
+        [{"name": "x" * 65}],
+        [{"name": "a"}, {"name": "a"}],
+        [{"name": "a", "input_schema": "no object"}],
+        [{"name": f"t{number}"} for number in range(251)],
+    ],
+)
+async def test_dynamic_tools_that_will_not_do_are_refused(
+    member: Person, model: str, tools: list[object]
+) -> None:
+    answer = await member.post("/chats", HELLO | {"unsafe_dynamic_tools": tools})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert await listed(member) == []
+
+
+async def test_chats_are_pinned(member: Person, model: str) -> None:
+    first, second = await create(member), await create(member)
+    for chat in (first, second):
+        assert (await member.patch(f"/chats/{chat}", {"pin_order": 1})).status_code == 204
+    await member.patch(f"/chats/{second}", {"pin_order": 1})
+    pins = {chat["id"]: chat["pin_order"] for chat in (await member.get("/chats")).json()}
+    assert pins == {first: 2, second: 1}
+    for wrong in (-1, "1", 1.5, 2**31):
+        answer = await member.patch(f"/chats/{first}", {"pin_order": wrong})
+        assert answer.status_code == 400, wrong
 
 
 async def test_the_queue_of_a_chat_is_bounded(member: Person, model: str) -> None:

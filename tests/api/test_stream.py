@@ -9,16 +9,18 @@ from uuid import UUID
 import pytest
 from redis.asyncio import Redis
 
-from chatd.api.stream import EventStream
+from chatd.api.flow import Pace
+from chatd.api.sse import EventStream
 from chatd.commands import Commands, Submitted
 from chatd.core.chats import NewChat, NewTurn, Once
 from chatd.core.deltas import TextDelta, ToolCallDelta
 from chatd.core.errors import BadRequest, Unavailable, turn_error
 from chatd.core.turns import TurnStatus
+from chatd.queue import Stops
 from chatd.store.db import Database
 from chatd.store.following import RECENT_TURNS
 from chatd.store.ids import new_id
-from chatd.stream.hub import MAX_WAITING
+from chatd.stream.mailbox import MAX_WAITING
 from tests.api.following import Stage, allowed, staged
 from tests.relay import relay_to
 from tests.seed import Seed, answer, said
@@ -36,7 +38,9 @@ async def stage(seed: Seed, redis: Redis) -> AsyncGenerator[Stage]:
 
 
 def commands(stage: Stage) -> Commands:
-    return Commands(stage.seed.db, stage.deps.wakes, stage.deps.publisher)
+    """Its stops are never sent: no worker listens here."""
+    deps = stage.deps
+    return Commands(stage.seed.db, deps.wakes, deps.publisher, Stops(Redis()))
 
 
 async def post(stage: Stage, chat_id: UUID | None = None, once: Once | None = None) -> EventStream:
@@ -187,6 +191,27 @@ async def test_a_queued_turns_stream_begins_after_what_the_chat_has(stage: Stage
     assert watch.events[0].id.split("-")[:2] == ["4", str(last)]
 
 
+async def test_following_the_chat_from_a_turns_own_stream_misses_no_other_turns_message(
+    stage: Stage,
+) -> None:
+    chat_id = await stage.seed.chat_id()
+    async with posting(stage, chat_id) as watch:
+        await watch.until(lambda w: w.events)
+        other = await stage.speaker()
+        other.say(TextDelta("of the other turn"))
+        await other.end(1)
+        own = watch.events[0].data["turn"]["id"]
+        await watch.until(lambda w: w.view.turns[own] == "pending")
+        speaker = await stage.speaker()
+        speaker.say(TextDelta("own"))
+        await speaker.end(1)
+        await watch.over()
+    async with stage.watching(chat_id, cursor=watch.events[-1].id) as whole:
+        await whole.until(lambda w: w.view.status)
+    missed = [message["turn_id"] for message in whole.view.messages.values()]
+    assert str(other.claim.turn_id) in missed
+
+
 async def test_entries_that_say_nothing_to_a_reader_send_it_nothing(stage: Stage) -> None:
     chat_id = await stage.seed.chat_id()
     async with posting(stage, chat_id) as watch:
@@ -247,7 +272,7 @@ async def test_handing_back_is_told_from_the_rows(stage: Stage) -> None:
 async def test_a_comment_comes_at_once_and_while_nothing_happens(seed: Seed, redis: Redis) -> None:
     async with staged(seed, redis) as stage:
         chat_id = await seed.chat_id()
-        stage.doors[0] = replace(stage.doors[0], heartbeat_s=0.001)
+        stage.doors[0] = replace(stage.doors[0], pace=Pace(heartbeat_s=0.001))
         async with stage.watching(chat_id) as watch:
             await watch.until(lambda w: w.comments > 3)
         assert names(watch) == ["message", "queue_update", "turn", "status"]
@@ -282,7 +307,7 @@ async def test_a_revoked_token_ends_its_streams(seed: Seed, redis: Redis) -> Non
                 raise found
             return found
 
-        door = replace(stage.doors[0], heartbeat_s=0.001, recheck_s=0)
+        door = replace(stage.doors[0], pace=Pace(heartbeat_s=0.001, recheck_s=0))
         async with watching(await door.chat(chat_id, still, cursor=None, after_id=None)) as watch:
             await watch.over()
         assert answers == []

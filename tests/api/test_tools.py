@@ -47,7 +47,8 @@ async def tools_of(person: Person, chat: str, query: str = "") -> Any:
 
 
 def names(answer: Any) -> list[str]:
-    return [tool["name"] for tool in answer["tools"]]
+    """Of the servers' tools."""
+    return [tool["name"] for tool in answer["tools"] if tool["kind"] == "mcp"]
 
 
 def reasons(answer: Any) -> dict[str, str]:
@@ -64,7 +65,7 @@ async def test_tools_and_the_reasons_for_those_that_are_not_there(
     await add(admin, "extra", demo.url, availability="default_off")
     answer = await tools_of(admin, await chat_of(admin))
     assert answer["plan_mode"] is False
-    (tool,) = answer["tools"]
+    (tool,) = [tool for tool in answer["tools"] if tool["kind"] == "mcp"]
     assert (tool["name"], tool["original_name"], tool["server"]) == ("demo__add", "add", "demo")
     assert tool["server_id"] == server
     assert tool["description"]
@@ -99,7 +100,8 @@ async def test_a_member_sees_nothing_of_a_disabled_server(
     mine, theirs = await chat_of(admin), await chat_of(member)
     await admin.patch(f"/mcp/servers/{server}", {"enabled": False})
     assert reasons(await tools_of(admin, mine)) == {"secret": "disabled"}
-    assert await tools_of(member, theirs) == {"plan_mode": False, "tools": [], "dropped": []}
+    seen = await tools_of(member, theirs)
+    assert (names(seen), seen["dropped"]) == ([], [])
     chat = (await member.get(f"/chats/{theirs}")).json()
     assert chat["mcp_server_ids"] == [server]
 
@@ -111,3 +113,25 @@ async def test_forced_servers_are_there_whatever_the_chat_selects(
     assert names(await tools_of(member, await chat_of(member, mcp_server_ids=[]))) == [
         "forced__add"
     ]
+
+
+async def test_our_own_tools_come_first_and_the_clients_last(
+    admin: Person, model: str, demo: Served
+) -> None:
+    await add(
+        admin,
+        "demo",
+        demo.url,
+        tool_allow_list=["add", "echo"],
+        require_approval="always",
+        tool_settings={"echo": {"require_approval": "never"}},
+    )
+    pick = {"name": "pick", "description": "", "input_schema": {"type": "object"}}
+    chat = await chat_of(admin, unsafe_dynamic_tools=[pick])
+    tools = (await tools_of(admin, chat))["tools"]
+    kinds = [tool["kind"] for tool in tools]
+    assert kinds == sorted(kinds, key=["builtin", "mcp", "dynamic"].index)
+    asked = {tool["name"]: tool["requires_approval"] for tool in tools if tool["kind"] == "mcp"}
+    assert asked == {"demo__add": True, "demo__echo": False}
+    planning = await tools_of(admin, chat, "?plan_mode=plan")
+    assert "dynamic" not in {tool["kind"] for tool in planning["tools"]}

@@ -5,6 +5,7 @@ import base64
 import struct
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -39,6 +40,7 @@ async def test_only_append_is_not_safe(demo_mcp: Served, mode: Mode) -> None:
         if tool.annotations
     }
     others = ("current_time", "echo", "slow", "fail", "big", "picture", "add")
+    others += ("ask", "visit", "confirm", "talk")
     assert safe == {**dict.fromkeys(others, (True, True)), "append": (False, False)}
     assert all(tool.description for tool in tools)
 
@@ -109,3 +111,13 @@ async def test_several_clients_call_at_the_same_time(demo_mcp: Served, mode: Mod
             for number in range(5)
         ]
         assert [text_of(result) for result in await asyncio.gather(*calls)] == list("01234") * 4
+
+
+async def test_it_can_be_a_server_of_before(tmp_path: Path, mode: Mode) -> None:
+    served = await Served.start("chatd.dev.demo_mcp", "--legacy", folder=tmp_path)
+    try:
+        async with Client(served.url, mode=mode) as client:
+            assert client.protocol_version == "2025-11-25"
+            assert text_of(await client.call_tool("echo", {"text": "hi"})) == "hi"
+    finally:
+        await served.stop()

@@ -172,6 +172,8 @@ class Fleet:
             "CHATD_MODEL_ALLOWED_CIDRS": LOOPBACK,
             "CHATD_MCP_ALLOWED_CIDRS": LOOPBACK,
             "CHATD_DRAIN_DELAY_SECONDS": "0",
+            # Tests count model calls; those about titles switch them on.
+            "CHATD_AUTO_TITLES": "false",
             # A test that fails leaves turns behind that nobody waits for.
             "CHATD_DRAIN_GRACE_SECONDS": "1",
         }

@@ -32,6 +32,8 @@ class View:
     """The longest preview so far: not what a frontend keeps, but what a test wants to know."""
     results: list[Any] = field(default_factory=list[Any])
     """Tool results shown before their step was complete."""
+    asked: list[Any] = field(default_factory=list[Any])
+    """What the user was told to do."""
     notices: list[Any] = field(default_factory=list[Any])
     retries: list[Any] = field(default_factory=list[Any])
     errors: list[Any] = field(default_factory=list[Any])
@@ -92,6 +94,9 @@ class View:
         self.turns[data["turn_id"]] = data["status"]
         if data["status"] in ENDED:
             self.preview = ""
+
+    def on_action_required(self, data: Any) -> None:
+        self.asked.append(data)
 
     def on_notice(self, data: Any) -> None:
         self.notices.append(data)

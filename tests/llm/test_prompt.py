@@ -189,6 +189,65 @@ def test_media_no_provider_takes_are_named() -> None:
         }
 
 
+def attached(kind: str, name: str = "f", size: int = 3) -> Part:
+    return {"type": "file", "file_id": name, "media_type": kind, "name": name, "size": size}
+
+
+def shown(*parts: Part, max_text: int = 64 * 1024, **files: bytes) -> Any:
+    """What a user's message with these parts becomes."""
+    (sent,) = chat_messages((), [message("user", *parts)], files, max_text=max_text)
+    return sent["content"]
+
+
+def test_a_file_that_is_gone_is_named() -> None:
+    said = shown(text("look"), attached("image/png"))
+    assert said == (
+        "look\n\n[File f (image/png, 3 bytes) is not available any more or too large to be shown]"
+    )
+
+
+def test_text_files_are_quoted() -> None:
+    for kind in ("text/plain", "text/csv", "text/markdown", "application/json"):
+        said = shown(attached(kind), f=b"\xef\xbb\xbfa ``` b")
+        assert said == f"File f ({kind}, 3 bytes):\n````\na ``` b\n````"
+
+
+def test_the_texts_of_one_message_share_its_room() -> None:
+    files = {name: name.encode() * 100_000 for name in "abcd"}
+    said = shown(*(attached("text/plain", name) for name in files), max_text=64_000, **files)
+    assert len(said.encode()) < 64_500
+    for name in files:
+        assert said.count(name * 5000) >= 1
+    assert said.count("bytes of this file were removed here …]") == 4
+
+
+def test_pictures_and_documents_keep_their_place_between_texts() -> None:
+    said = shown(
+        text("first"),
+        attached("image/webp", "a"),
+        text("then"),
+        attached("text/plain", "b"),
+        attached("application/pdf", "c"),
+        a=b"icon",
+        b=b"words",
+        c=b"%PDF",
+    )
+    assert said == [
+        {"type": "text", "text": "first"},
+        {"type": "image_url", "image_url": {"url": "data:image/webp;base64,aWNvbg=="}},
+        {"type": "text", "text": "then\n\nFile b (text/plain, 3 bytes):\n```\nwords\n```"},
+        {
+            "type": "file",
+            "file": {"filename": "c", "file_data": "data:application/pdf;base64,JVBERg=="},
+        },
+    ]
+
+
+def test_a_kind_that_is_not_known_is_named() -> None:
+    said = shown(attached("image/svg+xml"), f=b"<svg/>")
+    assert said == "[File f (image/svg+xml, 3 bytes) cannot be shown to you]"
+
+
 def test_media_of_an_orphan_are_left_out() -> None:
     assert built(message("tool", result("x", media=[PNG]))) == []
 

@@ -12,8 +12,10 @@ import orjson
 import uvicorn
 from starlette.types import ASGIApp
 
-from chatd.core.servers import McpServer, NoAuth
+from chatd.core.servers import McpServer, NoAuth, Principal
+from chatd.core.tools import ToolResult
 from chatd.dev.ports import listen
+from chatd.mcp.pool import SessionPool
 from tests.outbound.raw_server import Exchange, RawServer
 
 ADD: dict[str, Any] = {
@@ -30,6 +32,7 @@ class Heard:
     method: str
     params: dict[str, Any]
     headers: dict[str, str]
+    message: dict[str, Any]
 
 
 OK = {"content": [{"type": "text", "text": "ok"}]}
@@ -65,18 +68,31 @@ class Peer:
         async with self._news:
             await self._news.wait_for(lambda: self.count(method) >= times)
 
+    async def reply(self, request_id: str) -> dict[str, Any]:
+        """What the client answered to a request of ours, as soon as it does."""
+        found: list[dict[str, Any]] = []
+
+        def replied() -> bool:
+            messages = [heard.message for heard in self.heard if heard.method == "POST"]
+            found.extend(message for message in messages if message.get("id") == request_id)
+            return bool(found)
+
+        async with self._news:
+            await self._news.wait_for(replied)
+        return found[0]
+
     async def answer(self, exchange: Exchange) -> None:
         message: dict[str, Any] = orjson.loads(exchange.body) if exchange.body else {}
         method = message.get("method", exchange.method)
         async with self._news:
-            self.heard.append(Heard(method, message.get("params", {}), exchange.headers))
+            self.heard.append(Heard(method, message.get("params", {}), exchange.headers, message))
             self._news.notify_all()
         say = self.says.get(method)
         if say is not None:
             await say(exchange, message)
         elif method in ("GET", "DELETE"):
             await exchange.answer(status=405)
-        elif "id" not in message:
+        elif "id" not in message or "method" not in message:
             await exchange.answer(status=202)
         else:
             await self._answer(exchange, message, method)
@@ -168,6 +184,20 @@ async def running_app(app: ASGIApp) -> AsyncGenerator[str]:
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
         server.should_exit = True
         await task
+
+
+async def call(
+    pool: SessionPool,
+    server: McpServer,
+    principal: Principal,
+    name: str,
+    arguments: dict[str, Any],
+    **options: Any,
+) -> ToolResult:
+    """A call that wants no input."""
+    answer = await pool.call_tool(server, principal, name, arguments, **options)
+    assert isinstance(answer, ToolResult)
+    return answer
 
 
 def server_at(url: str, **changes: Any) -> McpServer:

@@ -10,7 +10,7 @@ from chatd.core.servers import SHARED
 from chatd.mcp.errors import ServerFailed
 from chatd.mcp.listing import MAX_PAGES
 from chatd.mcp.pool import SessionPool
-from tests.mcp.peer import ADD, Peer, error, event, result, running, running_app, server_at
+from tests.mcp.peer import ADD, Peer, call, error, event, result, running, running_app, server_at
 from tests.outbound.raw_server import Exchange
 
 
@@ -43,7 +43,7 @@ async def test_a_server_made_with_the_sdk_is_listed_and_called(
     async with running_app(app) as origin:
         server = server_at(f"{origin}/{path}", transport=transport)
         listed = await pool.list_tools(server, SHARED)
-        answer = await pool.call_tool(server, SHARED, "double", {"number": 21})
+        answer = await call(pool, server, SHARED, "double", {"number": 21})
         await pool.aclose()
     assert [(tool.name, tool.description) for tool in listed.tools] == [
         ("double", "Twice the number.")
@@ -129,12 +129,12 @@ async def test_a_bad_answer_to_one_does_not_disturb_another(pool: SessionPool) -
     async with running(Peer()) as peer:
         peer.says |= {"tools/call": wait, "tools/list": _hang_up}
         server = server_at(peer.url)
-        call = asyncio.create_task(pool.call_tool(server, SHARED, "add", {}))
+        calling = asyncio.create_task(call(pool, server, SHARED, "add", {}))
         await peer.until("tools/call")
         with pytest.raises(ServerFailed):
             await pool.list_tools(server, SHARED)
         release.set()
-        assert (await call).text == "still here"
+        assert (await calling).text == "still here"
 
 
 @pytest.mark.parametrize("modern", [True, False])

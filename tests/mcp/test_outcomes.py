@@ -7,7 +7,7 @@ import pytest
 
 from chatd.core.servers import SHARED
 from chatd.mcp.pool import SessionPool
-from tests.mcp.peer import OK, Peer, Say, error, result, running, server_at
+from tests.mcp.peer import OK, Peer, Say, call, error, result, running, server_at
 from tests.outbound.raw_server import Exchange
 
 
@@ -87,9 +87,9 @@ async def test_a_call_without_an_answer_is_never_sent_twice(
     async with running(Peer(modern=modern)) as peer:
         peer.says["tools/call"] = say
         timeout_s = 0.5 if say is _hang else 10
-        answer = await pool.call_tool(server_at(peer.url), SHARED, "add", {}, timeout_s=timeout_s)
+        answer = await call(pool, server_at(peer.url), SHARED, "add", {}, timeout_s=timeout_s)
         del peer.says["tools/call"]
-        after = await pool.call_tool(server_at(peer.url), SHARED, "add", {})
+        after = await call(pool, server_at(peer.url), SHARED, "add", {})
     assert (answer.outcome, answer.is_error) == (outcome, True)
     assert text in answer.text
     assert (after.text, after.outcome) == ("ok", "done")
@@ -123,9 +123,9 @@ async def test_a_server_that_forgot_the_session_is_asked_once_more_in_a_new_one(
     async with running(Peer(modern=False)) as peer:
         peer.says["tools/call"] = forgetful
         server = server_at(peer.url)
-        await pool.call_tool(server, SHARED, "add", {})
+        await call(pool, server, SHARED, "add", {})
         peer.session = "session-2"
-        answers = [await pool.call_tool(server, SHARED, "add", {}) for _ in range(2)]
+        answers = [await call(pool, server, SHARED, "add", {}) for _ in range(2)]
     assert [answer.text for answer in answers] == ["ok", "ok"]
     assert (peer.count("initialize"), peer.count("tools/call")) == (2, 4)
 
@@ -133,7 +133,7 @@ async def test_a_server_that_forgot_the_session_is_asked_once_more_in_a_new_one(
 async def test_a_server_that_forgets_every_session_is_asked_twice(pool: SessionPool) -> None:
     async with running(Peer(modern=False)) as peer:
         peer.says["tools/call"] = _gone_404
-        answer = await pool.call_tool(server_at(peer.url), SHARED, "add", {})
+        answer = await call(pool, server_at(peer.url), SHARED, "add", {})
     assert (answer.outcome, peer.count("tools/call")) == ("failed", 2)
 
 
@@ -147,9 +147,9 @@ async def test_calls_that_meet_a_forgotten_session_together_open_one_new_session
     async with running(Peer(modern=False)) as peer:
         peer.says["tools/call"] = forgetful
         server = server_at(peer.url)
-        await pool.call_tool(server, SHARED, "add", {})
+        await call(pool, server, SHARED, "add", {})
         peer.session = "session-2"
-        calls = [pool.call_tool(server, SHARED, "add", {}) for _ in range(20)]
+        calls = [call(pool, server, SHARED, "add", {}) for _ in range(20)]
         answers = await asyncio.gather(*calls)
     assert {answer.text for answer in answers} == {"ok"}
     assert peer.count("initialize") == 2
@@ -162,11 +162,11 @@ async def test_a_server_that_is_gone_is_found_again_when_it_is_back(
     peer = Peer(modern=modern)
     async with running(peer):
         server = server_at(peer.url)
-        assert (await pool.call_tool(server, SHARED, "add", {})).outcome == "done"
-    gone = await pool.call_tool(server, SHARED, "add", {})
+        assert (await call(pool, server, SHARED, "add", {})).outcome == "done"
+    gone = await call(pool, server, SHARED, "add", {})
     assert (gone.outcome, gone.text) == ("failed", "The tool was not called: no connection")
     async with running(peer):
-        assert (await pool.call_tool(server, SHARED, "add", {})).outcome == "done"
+        assert (await call(pool, server, SHARED, "add", {})).outcome == "done"
     assert peer.count("tools/call") == 2
 
 
@@ -175,5 +175,5 @@ async def test_a_server_that_never_answers_the_first_word_fails_the_call(
 ) -> None:
     async with running(Peer()) as peer:
         peer.says["server/discover"] = _hang
-        answer = await pool.call_tool(server_at(peer.url), SHARED, "add", {}, timeout_s=0.3)
+        answer = await call(pool, server_at(peer.url), SHARED, "add", {}, timeout_s=0.3)
     assert (answer.outcome, peer.count("tools/call")) == ("failed", 0)

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, strategies as st
 
 from chatd.core.tools import JsonObject
-from chatd.mcp.results import FLOOR, MAX_MEDIA, budget, cap, tool_result
+from chatd.mcp.results import MAX_MEDIA, tool_result
 
 PNG = base64.b64encode(b"\x89PNG").decode()
 
 
 def _text(content: Any, **result: Any) -> str:
-    return tool_result({"content": content, **result}, limit=FLOOR).text
+    return tool_result({"content": content, **result}).text
 
 
 def text_block(text: str) -> JsonObject:
@@ -68,7 +68,7 @@ def test_content_becomes_text(content: Any, text: str) -> None:
     ],
 )
 def test_images_and_sounds_are_kept_beside_the_text(block: JsonObject, media_type: str) -> None:
-    result = tool_result({"content": [text_block("see"), block]}, limit=FLOOR)
+    result = tool_result({"content": [text_block("see"), block]})
     assert result.text == "see"
     assert result.media == ({"media_type": media_type, "data": PNG},)
 
@@ -76,7 +76,7 @@ def test_images_and_sounds_are_kept_beside_the_text(block: JsonObject, media_typ
 def test_media_may_be_large_but_not_without_end() -> None:
     fits, too_big = (base64.b64encode(b"x" * size).decode() for size in (MAX_MEDIA, MAX_MEDIA + 1))
     blocks = [{"type": "image", "mimeType": "image/png", "data": data} for data in (fits, too_big)]
-    result = tool_result({"content": blocks}, limit=FLOOR)
+    result = tool_result({"content": blocks})
     assert (len(result.media), result.text) == (1, f"[image too large: {MAX_MEDIA + 1} bytes]")
 
 
@@ -102,45 +102,19 @@ def test_structured_content_is_shown_once(texts: list[str], structured: Any, sho
 
 
 def test_an_error_of_the_tool_is_an_answer() -> None:
-    result = tool_result({"content": [text_block("no")], "isError": True}, limit=FLOOR)
+    result = tool_result({"content": [text_block("no")], "isError": True})
     assert (result.is_error, result.outcome, result.text) == (True, "done", "no")
 
 
 def test_a_tool_that_wants_input_has_not_finished() -> None:
-    result = tool_result({"resultType": "input_required", "inputRequests": {}}, limit=FLOOR)
+    result = tool_result({"resultType": "input_required", "inputRequests": {}})
     assert (result.is_error, result.outcome) == (True, "failed")
 
 
-def test_secrets_are_blotted_out_before_the_text_is_cut() -> None:
-    text = "x" * (FLOOR - 260 - 300) + "tok-secret-1234" * 60
-    result = tool_result({"content": [text_block(text)]}, limit=FLOOR, secrets={"tok-secret-1234"})
-    assert "tok-" not in result.text
-    assert "[REDACTED]" in result.text
-
-
-@pytest.mark.parametrize(
-    ("window", "size"),
-    [(0, 65_536), (-1, 65_536), (1000, 16_384), (128_000, 127_998), (1_000_000, 999_999)],
-)
-def test_the_budget_is_a_third_of_the_window_at_three_bytes_a_token(window: int, size: int) -> None:
-    assert budget(window) == size
-
-
-def test_a_long_text_keeps_two_thirds_of_its_head_and_its_tail() -> None:
-    text = "a" * 100_000 + "b" * 100_000
-    shown = cap(text, FLOOR)
-    head, marker, tail = shown.split("\n")
-    assert (set(head), set(tail)) == ({"a"}, {"b"})
-    assert len(head) == (FLOOR - 256) * 2 // 3
-    removed = len(text) - len(head) - len(tail)
-    assert marker == f"[… {removed} of 200000 bytes of this result were removed here …]"
-
-
-@given(st.text(min_size=0, max_size=9000), st.integers(1, 4))
-def test_a_capped_text_is_valid_and_within_its_limit(text: str, times: int) -> None:
-    shown = cap(text * times, FLOOR)
-    assert len(shown.encode()) <= FLOOR
-    assert shown == text * times or "removed here" in shown
+def test_secrets_are_blotted_out_of_the_whole_text() -> None:
+    text = "x" * 100_000 + "tok-secret-1234" * 60
+    result = tool_result({"content": [text_block(text)]}, secrets={"tok-secret-1234"})
+    assert result.text == "x" * 100_000 + "[REDACTED]" * 60
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
@@ -148,5 +122,5 @@ LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
 
 @given(st.recursive(LEAVES, st.lists, max_leaves=9))
 def test_any_json_as_content_gives_a_text(content: Any) -> None:
-    result = tool_result({"content": content, "structuredContent": content}, limit=FLOOR)
+    result = tool_result({"content": content, "structuredContent": content})
     orjson.dumps(result.text)

@@ -10,7 +10,7 @@ from chatd.core.servers import SHARED, Principal
 from chatd.mcp.errors import ServerFailed
 from chatd.mcp.pool import SessionPool
 from tests.mcp.conftest import MakePool
-from tests.mcp.peer import Peer, result, running, server_at
+from tests.mcp.peer import Peer, call, result, running, server_at
 from tests.outbound.raw_server import Exchange
 
 
@@ -31,7 +31,7 @@ async def test_nothing_is_opened_before_the_first_use(pool: SessionPool) -> None
 async def test_callers_that_come_together_open_one_session(pool: SessionPool) -> None:
     async with running(Peer(modern=False)) as peer:
         server = server_at(peer.url)
-        await asyncio.gather(*[pool.call_tool(server, SHARED, "add", {}) for _ in range(20)])
+        await asyncio.gather(*[call(pool, server, SHARED, "add", {}) for _ in range(20)])
     assert (peer.count("initialize"), peer.count("tools/call")) == (1, 20)
 
 
@@ -48,8 +48,8 @@ async def test_a_first_caller_that_gives_up_does_not_spoil_it_for_the_second(
     async with running(Peer()) as peer:
         peer.says["server/discover"] = late
         server = server_at(peer.url)
-        first = asyncio.create_task(pool.call_tool(server, SHARED, "add", {}))
-        second = asyncio.create_task(pool.call_tool(server, SHARED, "add", {}))
+        first = asyncio.create_task(call(pool, server, SHARED, "add", {}))
+        second = asyncio.create_task(call(pool, server, SHARED, "add", {}))
         await peer.until("server/discover")
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -61,7 +61,7 @@ async def test_a_first_caller_that_gives_up_does_not_spoil_it_for_the_second(
 async def test_a_new_version_of_the_configuration_gets_a_new_session(pool: SessionPool) -> None:
     async with running(Peer(modern=False)) as peer:
         for version in (1, 1, 2):
-            await pool.call_tool(server_at(peer.url, version=version), SHARED, "add", {})
+            await call(pool, server_at(peer.url, version=version), SHARED, "add", {})
     assert peer.count("initialize") == 2
 
 
@@ -69,7 +69,7 @@ async def test_a_session_serves_only_the_principal_who_opened_it(pool: SessionPo
     async with running(Peer(modern=False)) as peer:
         server = server_at(peer.url)
         for key in ("user:1", "user:2", "user:1"):
-            await pool.call_tool(server, Principal(key, UUID(int=1)), "add", {})
+            await call(pool, server, Principal(key, UUID(int=1)), "add", {})
     assert peer.count("initialize") == 2
 
 
@@ -77,10 +77,10 @@ async def test_an_idle_session_is_closed_and_the_server_is_told(make_pool: MakeP
     async with make_pool(idle_s=0.05) as pool, running(Peer(modern=False)) as peer:
         peer.says["DELETE"] = _goodbye
         server = server_at(peer.url)
-        await pool.call_tool(server, SHARED, "add", {})
+        await call(pool, server, SHARED, "add", {})
         await peer.until("DELETE")
         assert peer.last("DELETE").headers["mcp-session-id"] == "session-1"
-        assert (await pool.call_tool(server, SHARED, "add", {})).outcome == "done"
+        assert (await call(pool, server, SHARED, "add", {})).outcome == "done"
     assert peer.count("initialize") == 2
 
 
@@ -93,7 +93,7 @@ async def test_a_session_in_use_is_not_idle(make_pool: MakePool) -> None:
 
     async with make_pool(idle_s=0.02) as pool, running(Peer(modern=False)) as peer:
         peer.says |= {"DELETE": _goodbye, "tools/call": wait}
-        busy = asyncio.create_task(pool.call_tool(server_at(peer.url), SHARED, "add", {}))
+        busy = asyncio.create_task(call(pool, server_at(peer.url), SHARED, "add", {}))
         await peer.until("tools/call")
         await pool.list_tools(server_at(peer.url, id=UUID(int=2)), SHARED)
         await peer.until("DELETE")
@@ -110,7 +110,7 @@ async def test_above_the_limit_the_least_recently_used_session_closes(
 
         async def use(number: int) -> None:
             peer.session = f"session-{number}"
-            await pool.call_tool(server_at(peer.url, id=UUID(int=number)), SHARED, "add", {})
+            await call(pool, server_at(peer.url, id=UUID(int=number)), SHARED, "add", {})
 
         for number in (1, 2, 1, 3):
             await use(number)
@@ -123,7 +123,7 @@ async def test_above_the_limit_the_least_recently_used_session_closes(
 async def test_closing_does_not_wait_for_a_server_that_hangs(pool: SessionPool) -> None:
     async with running(Peer(modern=False)) as peer:
         peer.says["DELETE"] = _hang
-        await pool.call_tool(server_at(peer.url), SHARED, "add", {})
+        await call(pool, server_at(peer.url), SHARED, "add", {})
         async with asyncio.timeout(10):
             await pool.aclose()
         assert peer.count("DELETE") == 1

@@ -8,7 +8,7 @@ import pytest
 from chatd.core.servers import SHARED
 from chatd.mcp.errors import ServerFailed
 from chatd.mcp.pool import SessionPool
-from tests.mcp.peer import INITIALIZED, Peer, event, running, server_at
+from tests.mcp.peer import INITIALIZED, Peer, call, event, running, server_at
 from tests.outbound.raw_server import Exchange
 
 
@@ -52,7 +52,7 @@ async def test_it_lists_and_calls(pool: SessionPool) -> None:
     async with running(OldPeer()) as peer:
         server = server_at(peer.url, transport="sse")
         assert len((await pool.list_tools(server, SHARED)).tools) == 1
-        assert (await pool.call_tool(server, SHARED, "add", {})).text == "ok"
+        assert (await call(pool, server, SHARED, "add", {})).text == "ok"
         await pool.aclose()
     assert peer.count("server/discover") == 0
 
@@ -66,7 +66,7 @@ async def test_a_refused_post_ends_its_call_and_no_other(
     async with running(OldPeer()) as peer:
         peer.refused["tools/call"] = status
         server = server_at(peer.url, transport="sse")
-        answer = await pool.call_tool(server, SHARED, "add", {})
+        answer = await call(pool, server, SHARED, "add", {})
         assert (answer.outcome, peer.count("tools/call")) == (outcome, posts)
         assert len((await pool.list_tools(server, SHARED)).tools) == 1
         await pool.aclose()
@@ -76,10 +76,10 @@ async def test_a_stream_that_breaks_leaves_the_call_unknown(pool: SessionPool) -
     async with running(OldPeer()) as peer:
         peer.says["tools/call"] = lambda exchange, _: exchange.answer(status=202)
         server = server_at(peer.url, transport="sse")
-        call = asyncio.create_task(pool.call_tool(server, SHARED, "add", {}))
+        calling = asyncio.create_task(call(pool, server, SHARED, "add", {}))
         await peer.until("tools/call")
         peer.hang_up.set()
-        assert (await call).outcome == "unknown"
+        assert (await calling).outcome == "unknown"
     assert peer.count("tools/call") == 1
 
 

@@ -72,6 +72,8 @@ class RawServer:
         task = asyncio.create_task(self._connected(reader, writer, self.connections))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # A task that is cancelled before its first step closes nothing itself.
+        task.add_done_callback(lambda _: writer.close())
 
     async def _connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int

@@ -1,6 +1,7 @@
 """Who gets which turn, and that none is lost between finishing and submitting."""
 
 import asyncio
+from uuid import UUID
 
 import pytest
 
@@ -57,6 +58,73 @@ async def test_the_owner_with_fewer_running_turns_comes_first(seed: Seed, other:
     assert (await seed.claim()).owner_id == seed.actor.user_id
     await other.chat()
     assert (await seed.claim()).owner_id == other.actor.user_id
+
+
+async def test_at_capacity_one_another_owner_waits_for_one_claim_only(
+    seed: Seed, other: Seed
+) -> None:
+    await crowd(seed, 1000)
+    accepted = await other.chat()
+    (first,) = await work.claim_turns(seed.db, "w", 1)
+    await finish(seed, first)
+    (second,) = await work.claim_turns(seed.db, "w", 1, served=[first.owner_id])
+    assert first.owner_id == seed.actor.user_id
+    assert str(second.turn_id) == accepted.turn["id"]
+
+
+async def test_owners_take_turns_whoever_has_waited_longest(seed: Seed, other: Seed) -> None:
+    await crowd(seed, 4)
+    await crowd(other, 4)
+    served: dict[UUID, None] = {}
+    order: list[UUID] = []
+    for _ in range(8):
+        (claim,) = await work.claim_turns(seed.db, "w", 1, served=list(served))
+        served.pop(claim.owner_id, None)
+        served[claim.owner_id] = None
+        order.append(claim.owner_id)
+        await finish(seed, claim)
+    assert order == [seed.actor.user_id, other.actor.user_id] * 4
+
+
+async def test_a_batch_leaves_room_for_the_other_owner(seed: Seed, other: Seed) -> None:
+    await crowd(seed, 1000)
+    assert len(await work.claim_turns(seed.db, "w", 4)) == 4
+    accepted = await other.chat()
+    claims = await work.claim_turns(seed.db, "w", 4)
+    assert accepted.turn["id"] in {str(claim.turn_id) for claim in claims}
+
+
+async def test_the_first_turn_of_every_owner_is_seen_however_many_are_pending(
+    seed: Seed, other: Seed
+) -> None:
+    await crowd(seed, 5000)
+    await seed.db.fetch("ANALYZE turns")
+    accepted = await other.chat()
+    claims = await work.claim_turns(seed.db, "w", 4)
+    assert str(claims[0].turn_id) != accepted.turn["id"]
+    assert accepted.turn["id"] in {str(claim.turn_id) for claim in claims}
+
+
+async def test_an_owner_at_the_limit_waits_and_others_pass(seed: Seed, other: Seed) -> None:
+    await crowd(seed, 10)
+    mine = await work.claim_turns(seed.db, "w", 8, per_owner=2)
+    assert len(mine) == 2
+    accepted = await other.chat()
+    claims = await work.claim_turns(seed.db, "w", 8, per_owner=2)
+    assert [str(claim.turn_id) for claim in claims] == [accepted.turn["id"]]
+    await finish(seed, mine[0])
+    assert len(await work.claim_turns(seed.db, "w", 8, per_owner=2)) == 1
+
+
+async def test_workers_that_claim_together_keep_the_limit(seed: Seed) -> None:
+    await crowd(seed, 30)
+    found = await asyncio.gather(
+        *(work.claim_turns(seed.db, f"w{number}", 4, per_owner=3) for number in range(8))
+    )
+    assert sum(len(claims) for claims in found) <= 3
+    await work.claim_turns(seed.db, "w", 4, per_owner=3)
+    running = await seed.db.fetch("SELECT 1 FROM turns WHERE status = 'running'")
+    assert len(running) == 3
 
 
 async def test_concurrent_claimers_never_get_the_same_turn(seed: Seed) -> None:

@@ -8,7 +8,8 @@ from chatd.core.chats import ChatPatch
 from chatd.core.errors import BadRequest, LeaseLost, NotFound
 from chatd.store import work
 from chatd.store.chats import get_chat, get_turn, list_chats, list_messages, list_turns
-from chatd.store.editing import INTERRUPTED, delete_chat, patch_chat
+from chatd.store.editing import delete_chat, patch_chat
+from chatd.store.stopping import INTERRUPTED
 from tests.seed import Seed, change_server, make_server, make_user
 from tests.store.working import (
     commit_calls,
@@ -27,9 +28,10 @@ async def test_a_patch_changes_what_it_names_and_one_version(seed: Seed) -> None
     server = await make_server(seed.db)
     chat_id = await seed.chat_id()
     before = await get_chat(seed.db, seed.actor.user_id, chat_id)
-    assert await patch_chat(seed.db, seed.actor, chat_id, ChatPatch(title=" A title ")) == 2
+    patched = await patch_chat(seed.db, seed.actor, chat_id, ChatPatch(title=" A title "))
+    assert patched.versions == {chat_id: 2}
     changes = ChatPatch(labels={"team": "a"}, plan_mode="plan", mcp_server_ids=(server, server))
-    assert await patch_chat(seed.db, seed.actor, chat_id, changes) == 3
+    assert (await patch_chat(seed.db, seed.actor, chat_id, changes)).versions == {chat_id: 3}
     after = await get_chat(seed.db, seed.actor.user_id, chat_id)
     assert {name: after[name] for name in after if after[name] != before[name]} == {
         "title": "A title",

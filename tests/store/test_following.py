@@ -9,7 +9,7 @@ from chatd.store.editing import delete_chat
 from chatd.store.following import (
     NEWEST,
     RECENT_TURNS,
-    last_message_before,
+    last_message,
     read_state,
     read_versions,
 )
@@ -122,9 +122,11 @@ async def test_a_queued_turn_is_found_and_begins_after_what_is_there(seed: Seed)
     assert everything is not None
     assert everything.own is None
     last = everything.messages[-1]["id"]
-    assert await last_message_before(seed.db, claim.chat_id, own) == last
-    assert await last_message_before(seed.db, claim.chat_id, claim.turn_id) == last - 1
-    assert await last_message_before(seed.db, uuid4(), own) == 0
+    assert await last_message(seed.db, claim.chat_id, queued.version) == last
+    ended = await finish(seed, claim, answer("later"))
+    assert await last_message(seed.db, claim.chat_id, queued.version) == last
+    assert await last_message(seed.db, claim.chat_id, ended.version) > last
+    assert await last_message(seed.db, uuid4(), ended.version) == 0
 
 
 async def test_a_turn_of_another_chat_is_not_found(seed: Seed) -> None:

@@ -9,16 +9,17 @@ from sqlalchemy import TextClause
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 
 import chatd.store
-from chatd.store import chats, hot
+from chatd.store import chats, hot, items
 
 FRAGMENTS = {
     hot.USABLE_MODEL,
     hot.SERVERS,  # speaks of the turn it is read for
     chats.USAGE,
+    items.OPEN_ITEMS,
 }
 
-HOT = """CREATE_CHAT SUBMIT CLAIM LOAD RELOAD COMMIT_STEP COMMIT_RESULTS MARK_SENT RECORD_RESULT
-    FINISH HAND_BACK RENEW LEASES LANDED"""
+HOT = """CREATE_CHAT SUBMIT CLAIM LOAD RELOAD COMMIT_STEP COMMIT_RESULTS COMMIT_COMPACTION
+    MARK_SENT RECORD_RESULT FINISH HAND_BACK RENEW LEASES LANDED"""
 
 VERBS = ("SELECT", "WITH", "INSERT", "UPDATE", "DELETE")
 

@@ -8,6 +8,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from chatd.store import migrations
 from chatd.store.db import Database
+from tests.waiting import transaction, until
 
 
 async def shape(db: Database) -> list[str]:
@@ -77,4 +78,27 @@ async def test_a_failed_upgrade_leaves_no_lock_behind(empty_database: str) -> No
     await migrations.upgrade(db)
     assert await migrations.current(db) == migrations.head()
     await connection.close()
+    await db.close()
+
+
+async def test_migrations_outlast_the_statement_timeout(empty_database: str) -> None:
+    db = Database(empty_database, pool_size=2, statement_timeout_ms=50)
+    with pytest.raises(asyncpg.QueryCanceledError):
+        await db.fetch("SELECT pg_sleep(60)")
+    async with transaction(empty_database) as holder:
+        await holder.execute("SELECT pg_advisory_lock($1)", migrations.LOCK)
+        migrating = asyncio.create_task(migrations.upgrade(db))
+        await holder.waiting(1)
+
+        async def long_past_the_timeout() -> bool:
+            row = await db.fetch_one(
+                """SELECT clock_timestamp() - max(query_start) > interval '300 ms' AS long
+                FROM pg_stat_activity WHERE application_name = 'chatd migrate'"""
+            )
+            return row is not None and bool(row["long"])
+
+        await until(long_past_the_timeout)
+        await holder.execute("SELECT pg_advisory_unlock($1)", migrations.LOCK)
+        await migrating
+    assert await migrations.current(db) == migrations.head()
     await db.close()

@@ -5,12 +5,15 @@ from contextlib import suppress
 
 import pytest
 
-from chatd.core.chats import ChatPatch
+from chatd.core.chats import ChatPatch, NewTurn
 from chatd.core.errors import ChatdError
 from chatd.core.turns import ENDED, MOVES, TurnStatus
 from chatd.core.work import Claim
 from chatd.store import sweeping, work
 from chatd.store.editing import delete_chat, patch_chat
+from chatd.store.history import Rewrite, clear_chat, rewrite
+from chatd.store.ids import new_id
+from chatd.store.queueing import delete_queued, interrupt_chat, promote_queued
 from tests.seed import Seed
 from tests.store.working import finish
 from tests.waiting import one
@@ -33,6 +36,31 @@ async def unarchive(seed: Seed, claim: Claim) -> None:
 
 async def delete(seed: Seed, claim: Claim) -> None:
     await delete_chat(seed.db, seed.actor, claim.chat_id)
+
+
+async def send_interrupting(seed: Seed, claim: Claim) -> None:
+    await seed.send(claim.chat_id, interrupt=True)
+
+
+async def interrupt(seed: Seed, claim: Claim) -> None:
+    await interrupt_chat(seed.db, seed.actor, claim.chat_id)
+
+
+async def take_out(seed: Seed, claim: Claim) -> None:
+    await delete_queued(seed.db, seed.actor, claim.chat_id, claim.turn_id)
+
+
+async def run_next(seed: Seed, claim: Claim) -> None:
+    await promote_queued(seed.db, seed.actor, claim.chat_id, claim.turn_id)
+
+
+async def regenerate(seed: Seed, claim: Claim) -> None:
+    asked = Rewrite(seed.actor, claim.chat_id, None, NewTurn([]), None, new_id(), None)
+    await rewrite(seed.db, asked)
+
+
+async def clear(seed: Seed, claim: Claim) -> None:
+    await clear_chat(seed.db, seed.actor, claim.chat_id)
 
 
 async def claim_it(seed: Seed, _: Claim) -> None:
@@ -72,7 +100,18 @@ async def promote(seed: Seed, claim: Claim) -> None:
 
 
 WORKERS: tuple[Command, ...] = (claim_it, step, complete, fail, hand_back)
-USERS: tuple[Command, ...] = (send, archive, unarchive, delete)
+USERS: tuple[Command, ...] = (
+    send,
+    archive,
+    unarchive,
+    delete,
+    send_interrupting,
+    interrupt,
+    take_out,
+    run_next,
+    regenerate,
+    clear,
+)
 SWEEPERS: tuple[Command, ...] = (expire, expire_for_good, promote)
 COMMANDS = WORKERS + USERS + SWEEPERS
 

@@ -1,10 +1,13 @@
 """Removing what is over."""
 
-from chatd.core.chats import Once
+from uuid import UUID
+
+from chatd.core.chats import ChatPatch, Once
+from chatd.core.config import DeploymentConfig
 from chatd.store import purging, work
-from chatd.store.editing import delete_chat
+from chatd.store.editing import delete_chat, patch_chat
 from tests.seed import Seed
-from tests.store.working import commit_calls, outcome
+from tests.store.working import commit_calls, finish, outcome
 from tests.waiting import one
 
 
@@ -19,7 +22,8 @@ async def test_a_deleted_chats_rows_go_and_its_journal_keeps_no_words(seed: Seed
         await work.mark_sent(seed.db, claim, 1, [1], 1)
         await work.record_result(seed.db, claim, outcome(1))
     await delete_chat(seed.db, seed.actor, gone.chat_id)
-    assert await purging.purge_chats(seed.db) == 1
+    assert await purging.purge_chats(seed.db) == 0
+    assert await purging.purge_chats(seed.db, grace_s=0) == 1
     assert [await count(seed, table) for table in ("chats", "turns", "chat_messages")] == [1, 1, 2]
     lines = await seed.db.fetch(
         "SELECT tool_name, state, user_id, arguments, result FROM tool_calls"
@@ -35,7 +39,64 @@ async def test_a_deleted_chats_rows_go_and_its_journal_keeps_no_words(seed: Seed
         seed.db, "SELECT count(arguments) FROM tool_calls WHERE turn_id = $1", kept.turn_id
     )
     assert untouched[0] == 2
-    assert await purging.purge_chats(seed.db) == 0
+    assert await purging.purge_chats(seed.db, grace_s=0) == 0
+
+
+async def test_the_journals_of_the_chats_below_lose_their_words_too(seed: Seed) -> None:
+    root, child = await seed.claimed(), await seed.claimed()
+    await commit_calls(seed, child)
+    await finish(seed, child)
+    await below(seed, child.chat_id, root.chat_id)
+    await delete_chat(seed.db, seed.actor, root.chat_id)
+    await purging.purge_chats(seed.db, grace_s=0)
+    assert await count(seed, "chats") == 0
+    left = await one(seed.db, "SELECT count(*), count(arguments) FROM tool_calls")
+    assert tuple(left) == (2, 0)
+
+
+async def test_archived_chats_go_when_their_time_is_over(seed: Seed) -> None:
+    old, young, open_chat = [await seed.chat_id() for _ in range(3)]
+    for chat_id in (old, young):
+        await patch_chat(seed.db, seed.actor, chat_id, ChatPatch(archived=True))
+    await age(seed, "archived_at", old)
+    config = DeploymentConfig(retention_days=5)
+    assert await purging.purge_archived(seed.db, DeploymentConfig(retention_days=0)) == 0
+    assert await purging.purge_archived(seed.db, config) == 1
+    left = {row["id"] for row in await seed.db.fetch("SELECT id FROM chats")}
+    assert left == {young, open_chat}
+
+
+async def test_files_that_no_chat_names_go_after_a_day(seed: Seed) -> None:
+    chat_id = await seed.chat_id()
+    await seed.db.fetch(
+        """INSERT INTO files (id, owner_id, kind, name, media_type, size, sha256, data, created_at)
+        SELECT gen_random_uuid(), $1, 'upload', name, 'text/plain', 1, 'x', 'x',
+            clock_timestamp() - age
+        FROM (VALUES ('old', interval '2 days'), ('named', interval '2 days'),
+            ('new', interval '1 hour')) AS files(name, age)""",
+        seed.actor.user_id,
+    )
+    await seed.db.fetch(
+        "INSERT INTO chat_files (chat_id, file_id) SELECT $1, id FROM files WHERE name = 'named'",
+        chat_id,
+    )
+    assert await purging.purge_files(seed.db) == 1
+    rows = await seed.db.fetch("SELECT name FROM files ORDER BY name")
+    assert [row["name"] for row in rows] == ["named", "new"]
+
+
+async def age(seed: Seed, column: str, chat_id: UUID, days: int = 10) -> None:
+    await seed.db.fetch(
+        f"UPDATE chats SET {column} = {column} - make_interval(days => $2) WHERE id = $1",
+        chat_id,
+        days,
+    )
+
+
+async def below(seed: Seed, child: UUID, root: UUID) -> None:
+    await seed.db.fetch(
+        "UPDATE chats SET parent_chat_id = $2, root_chat_id = $2 WHERE id = $1", child, root
+    )
 
 
 async def test_only_keys_past_their_day_are_forgotten(seed: Seed) -> None:

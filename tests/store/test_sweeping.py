@@ -7,7 +7,7 @@ import pytest
 from chatd.core.work import Claim
 from chatd.store import sweeping, work
 from chatd.store.chats import get_chat, list_messages
-from chatd.store.editing import INTERRUPTED
+from chatd.store.stopping import INTERRUPTED
 from tests.seed import Seed, answer
 from tests.store.working import (
     commit_calls,

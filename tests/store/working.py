@@ -4,11 +4,13 @@ from typing import Any
 from uuid import UUID
 
 from chatd.core.errors import turn_error
+from chatd.core.items import NewItem
 from chatd.core.messages import NewMessage, ToolResultPart
 from chatd.core.work import CallOutcome, Claim, Committed, Notice
 from chatd.store import work
 from chatd.store.chats import get_turn, list_messages, list_turns
 from chatd.store.db import Database
+from chatd.store.items import park_turn
 from chatd.store.sweeping import expire_turn
 from tests.seed import Seed, answer, planned_call
 
@@ -96,3 +98,28 @@ async def queue(seed: Seed, chat_id: UUID) -> list[str]:
     """What waits, in its order."""
     found = await list_messages(seed.db, seed.actor.user_id, chat_id)
     return [queued["content"][0]["text"] for queued in found["queued_messages"]]
+
+
+async def park(seed: Seed, claim: Claim) -> None:
+    """A first step whose first call waits for its client and whose second is done."""
+    await commit_calls(seed, claim)
+    item = NewItem("tool_result", {"tool_name": "demo__add"})
+    await park_turn(seed.db, claim, 1, [outcome(2)], [(CALLS[0], item)], [])
+
+
+async def child_of(seed: Seed, chat_id: UUID, words: str = "child") -> UUID:
+    """A chat below this root, with a pending turn."""
+    child = await seed.chat_id(words)
+    await seed.db.fetch(
+        "UPDATE chats SET parent_chat_id = $2, root_chat_id = $2 WHERE id = $1", child, chat_id
+    )
+    return child
+
+
+async def item_states(seed: Seed, chat_id: UUID) -> list[str]:
+    rows = await seed.db.fetch("SELECT state FROM open_items WHERE chat_id = $1", chat_id)
+    return [row["state"] for row in rows]
+
+
+async def version_of(seed: Seed, chat_id: UUID) -> int:
+    return (await seed.db.fetch("SELECT version FROM chats WHERE id = $1", chat_id))[0]["version"]

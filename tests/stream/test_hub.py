@@ -10,7 +10,10 @@ from redis.asyncio import Redis
 
 from chatd.dev.valkey import Valkey
 from chatd.stream.entry import channel, hint, pack, preview_key
-from chatd.stream.hub import GONE, MAX_WAITING, MAX_WAITING_BYTES, Hub, Subscription
+from chatd.stream.hub import GONE, Hub, Subscription
+from chatd.stream.listener import Listener
+from chatd.stream.mailbox import MAX_WAITING, MAX_WAITING_BYTES
+from tests.relay import relay_to
 from tests.stream.listening import CHAT
 from tests.waiting import soon, until
 
@@ -172,6 +175,51 @@ async def test_a_chat_first_followed_while_redis_is_away_is_heard_later(
 
 async def _unheard(redis: Redis, chat_id: UUID) -> bool:
     return await publish(redis, chat_id, 9) == 0
+
+
+async def test_a_connection_that_died_without_a_word_is_made_anew(
+    valkey: Valkey, redis: Redis, versions: Versions
+) -> None:
+    async with relay_to(valkey.url) as (relay, url):
+        far = Redis.from_url(url)
+        hub = Hub(far, versions, poll_s=3600, listener=Listener(far, silence_s=0.05))
+        hub.start()
+        subscription = await hub.subscribe(CHAT)
+        await publish(redis, CHAT, 1)
+        assert await received(subscription, 1) == [1]
+        relay.go_silent()
+
+        async def heard() -> bool:
+            await publish(redis, CHAT, 2)
+            return bool(await subscription.wait(0.05))
+
+        await until(heard)
+        await hub.close()
+        await far.aclose()
+
+
+async def test_a_quiet_connection_is_kept(redis: Redis, versions: Versions) -> None:
+    hub = Hub(redis, versions, poll_s=3600, listener=Listener(redis, silence_s=0.005))
+    hub.start()
+    await hub.subscribe(CHAT)
+    first = await client_ids(redis)
+
+    async def asked_often() -> bool:
+        return (await pings(redis)) > 5
+
+    await until(asked_often)
+    assert await client_ids(redis) == first
+    await hub.close()
+
+
+async def client_ids(redis: Redis) -> list[bytes]:
+    found = await cast(Any, redis).execute_command("CLIENT", "LIST", "TYPE", "pubsub")
+    return [line.split()[0] for line in found.splitlines()]
+
+
+async def pings(redis: Redis) -> int:
+    found = await cast(Any, redis).info("commandstats")
+    return found.get("cmdstat_ping", {}).get("calls", 0)
 
 
 # --- the database

@@ -7,7 +7,7 @@ from redis.asyncio import Redis
 
 from chatd.core.messages import TextPart
 from chatd.dev.valkey import Valkey
-from chatd.stream.entry import preview_key
+from chatd.stream.entry import owner_channel, preview_key
 from chatd.stream.publisher import ENDED_TTL_S, RUNNING_TTL_S, Publisher, TurnFeed
 from tests.stream.listening import CHAT, NOBODY, data, kept, listening, make_claim, texts
 from tests.waiting import soon, until
@@ -256,3 +256,24 @@ async def test_one_event_that_cannot_be_written_does_not_silence_the_others(
         await soon(lambda: publisher.failures)
         sound.delta(word("a"))
         assert texts(await channel.entry()) == ["a"]
+
+
+# --- an owner's watchers
+
+
+async def test_an_owners_watchers_hear_of_what_changes_the_chats_looks(
+    redis: Redis, prompt: Publisher
+) -> None:
+    pubsub = cast(Any, redis.pubsub())
+    await pubsub.subscribe(owner_channel(NOBODY))
+    assert (await pubsub.get_message(timeout=10))["type"] == "subscribe"
+    feed = TurnFeed(prompt, make_claim())
+    async with listening(redis) as channel:
+        feed.committed(3, 1, [("message", {})], message_ids=(1,))
+        await channel.entry()
+    feed.committed(4, 2, [("status", {})])
+    prompt.announce(NOBODY, 5, owner_id=NOBODY)
+    heard = [(await pubsub.get_message(timeout=10))["data"] for _ in range(2)]
+    assert sorted(heard) == sorted([str(CHAT).encode(), str(NOBODY).encode()])
+    assert await pubsub.get_message(timeout=0) is None
+    await pubsub.aclose()

@@ -27,6 +27,15 @@ TOOLS = {"add": OfferedTool("add", "add", "", {})}
 def loaded(history: list[StoredMessage], journal: list[JournalEntry]) -> LoadedTurn:
     return LoadedTurn(
         claim=make_claim(),
+        kind="message",
+        mode=None,
+        title="",
+        title_source="fallback",
+        deployment={},
+        personal={},
+        dynamic_tools=[],
+        parked_s=0.0,
+        items=[],
         parent_chat_id=None,
         root_chat_id=None,
         plan_mode=False,
@@ -102,7 +111,7 @@ def test_after_committed_results_the_model_is_asked_again() -> None:
         (entry(1, "intended", safe=True), True, None),
         (entry(1, "sent", safe=True), True, None),
         (entry(1, "sent"), False, ToolResult(UNKNOWN, is_error=True, outcome="unknown")),
-        (entry(1, "waiting"), False, ToolResult(UNKNOWN, is_error=True, outcome="unknown")),
+        (entry(1, "waiting"), True, None),
         (entry(1, "unknown"), False, ToolResult(UNKNOWN, is_error=True, outcome="unknown")),
         (entry(1, "done", text="5"), False, ToolResult("5")),
         (

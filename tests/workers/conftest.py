@@ -12,7 +12,7 @@ from chatd.store.db import Database
 from tests.seed import make_seed, make_server
 from tests.turn.bench import Bench
 from tests.turning import turn_deps
-from workers.runner import Runner
+from workers.runner import RENEW_S, Runner
 
 MakeRunner = Callable[..., Runner]
 
@@ -33,9 +33,11 @@ async def bench(
 async def make_runner(bench: Bench, database_url: str) -> AsyncGenerator[MakeRunner]:
     async with AsyncExitStack() as stack:
 
-        def make(capacity: int = 10) -> Runner:
+        def make(capacity: int = 10, renew_s: float = RENEW_S) -> Runner:
             renewals = Database(database_url, pool_size=1)
-            runner = Runner(bench.deps, renewals, worker_id="test-worker", capacity=capacity)
+            runner = Runner(
+                bench.deps, renewals, worker_id="test-worker", capacity=capacity, renew_s=renew_s
+            )
             stack.push_async_callback(renewals.close)
             stack.push_async_callback(runner.close)
             stack.push_async_callback(partial(runner.drain, 0))

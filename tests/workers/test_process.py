@@ -36,6 +36,8 @@ async def worker(
         "CHATD_MODEL_ALLOWED_CIDRS": "127.0.0.0/8",
         "CHATD_MCP_ALLOWED_CIDRS": "127.0.0.0/8",
         "CHATD_DRAIN_GRACE_SECONDS": "0",
+        # A title wakes as well.
+        "CHATD_AUTO_TITLES": "false",
     }
     log = services_folder / f"worker-{uuid4().hex}.log"
     child = start_child(Spec((*CHATD, "worker"), log=log, cwd=ROOT, env=env, grace=20))

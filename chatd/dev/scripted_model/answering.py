@@ -21,6 +21,7 @@ from chatd.dev.scripted_model.script import (
 )
 
 DONE = "done"
+TITLE_SCHEMA = "propose_title"
 
 # The tools of the demo MCP server, by what a message may call them.
 _DEMO = {
@@ -31,6 +32,10 @@ _DEMO = {
     },
 }
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+# How chatd shows a conversation that wants a title.
+_SAID = re.compile(r"^User: (.*)$", re.MULTILINE)
+_TITLE_WORD = re.compile(r"(?<![/\w])\w[\w'-]*")
+_TITLE_WORDS = 6
 _WORD = re.compile(r"\s*\S+\s*")
 # Beyond it a text goes out in blocks: it is data, and nobody watches it being written.
 _WATCHED = 10_000
@@ -59,7 +64,12 @@ def answer_to(request: Request, answer: Answer | None) -> Content:
 
 
 def improvise(request: Request) -> Content:
-    """Without a script: one sentence, after one call if the message names a demo tool."""
+    """Without a script: one sentence, after one call if the message names a demo tool.
+
+    Who offers tools that may not be called wants the conversation summed up.
+    """
+    if not request.may_call:
+        return Text(words(request.summary()))
     called = _named_tool(request) if request.step <= 2 else None
     if request.step == 1:
         if called is not None:
@@ -70,6 +80,14 @@ def improvise(request: Request) -> Content:
     if called is not None and request.tool_result is not None:
         return Text(words(f"{called.name} answered: {_short(request.tool_result)}"))
     return Text(words(DONE))
+
+
+def propose_title(request: Request) -> Text:
+    """A title as JSON: the first words that the user said, without what a script consists of."""
+    said = _SAID.search(request.user_text)
+    found = _TITLE_WORD.findall(said.group(1) if said else request.user_text)
+    title = " ".join(found[:_TITLE_WORDS]).capitalize() or "Scripted chat"
+    return Text((orjson.dumps({"title": title}).decode(),))
 
 
 def long_text(tokens: int) -> list[str]:

@@ -11,7 +11,15 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from chatd.dev.scripted_model.answering import Content, Text, answer_to, improvise, long_text
+from chatd.dev.scripted_model.answering import (
+    TITLE_SCHEMA,
+    Content,
+    Text,
+    answer_to,
+    improvise,
+    long_text,
+    propose_title,
+)
 from chatd.dev.scripted_model.mishaps import Mishaps
 from chatd.dev.scripted_model.refusal import Refusal
 from chatd.dev.scripted_model.request import (
@@ -91,6 +99,10 @@ class ScriptedModel:
 
     async def _complete(self, receive: Receive, send: Send) -> None:
         request = read_request(await _body(receive))
+        if request.schema == TITLE_SCHEMA:
+            # No step of a script, and none of the calls that are counted.
+            await _answer(request, propose_title(request), receive, send)
+            return
         self._remember(request)
         steps = parse(request.user_text)
         step = steps[request.step - 1] if request.step <= len(steps) else Step()

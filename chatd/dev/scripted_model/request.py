@@ -2,18 +2,20 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, cast
 
 import orjson
 
 from chatd.dev.scripted_model.refusal import Refusal
+from chatd.dev.scripted_model.strict import violations
 
 MODEL = "scripted-model"
 
 _SYSTEM = {"system", "developer"}
 _ROLES = _SYSTEM | {"user", "assistant", "tool"}
+_STEPS_DONE = re.compile(r"Steps done in this turn: (\d+)\.")
 _TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 # Tells conversations apart that say the same, if the client sends any of it.
 _IDENTITY = ("user", "safety_identifier", "prompt_cache_key", "metadata")
@@ -30,12 +32,31 @@ class Request:
     include_usage: bool
     prompt_tokens: int
     identity: Object
+    schema: str = ""
+    """The name of the JSON schema that the answer has to follow."""
+    may_call: bool = True
 
     @property
     def step(self) -> int:
-        """The number of this model call in its turn, from 1."""
-        later = self.messages[self._last_said + 1 :]
-        return 1 + sum(message["role"] == "assistant" for message in later)
+        """The number of this model call in its turn, from 1.
+
+        A summary of our own that stands right before the user's message has counted the steps
+        that it took the place of.
+        """
+        said = self._last_said
+        before = self.messages[said - 1] if said > 0 else None
+        summary = _text(before["content"]) if before and before["role"] == "user" else ""
+        done = _STEPS_DONE.search(summary)
+        later = self.messages[said + 1 :]
+        return 1 + int(done[1] if done else 0) + sum(m["role"] == "assistant" for m in later)
+
+    def summary(self) -> str:
+        """Of what precedes the last message, which asks for it."""
+        said = self._last_said
+        past = replace(self, messages=self.messages[:said])
+        in_turn = bool(past.messages) and past.messages[-1]["role"] != "assistant"
+        done = past.step - 1 if in_turn else 0
+        return f"A summary of {len(past.messages)} messages. Steps done in this turn: {done}."
 
     @property
     def user_text(self) -> str:
@@ -106,6 +127,8 @@ def read_request(body: bytes) -> Request:
         include_usage=include_usage,
         prompt_tokens=len(body) // 4,
         identity={key: raw[key] for key in _IDENTITY if key in raw},
+        schema=_schema_name(raw.get("response_format")),
+        may_call=raw.get("tool_choice") != "none",
     )
 
 
@@ -115,6 +138,16 @@ def known_model(model: str) -> bool:
 
 def no_such_model(model: str) -> Refusal:
     return Refusal(404, f"The model '{model}' does not exist", "model_not_found", "model")
+
+
+def _schema_name(response_format: object) -> str:
+    if response_format is None:
+        return ""
+    wanted = cast("dict[str, Any]", response_format)
+    try:
+        return wanted["json_schema"]["name"] if wanted["type"] == "json_schema" else ""
+    except (TypeError, KeyError):
+        raise _invalid("'response_format' is malformed", "response_format") from None
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -145,6 +178,8 @@ def _check_messages(raw: object) -> list[dict[str, Any]]:
         open_calls = _follow_calls(message, open_calls, where)
     if open_calls:
         raise _unanswered(open_calls, "messages")
+    for violation in violations(messages):
+        raise _invalid(violation, "messages")
     return messages
 
 

@@ -10,6 +10,7 @@ Worker writes carry the lease in `fence`; without it they write nothing and retu
 
 from chatd.store.hot.claiming import CLAIM, LEASES, LOAD, RELOAD, RENEW, SERVER_ROW, SERVERS
 from chatd.store.hot.committing import (
+    COMMIT_COMPACTION,
     COMMIT_RESULTS,
     COMMIT_STEP,
     FINISH,
@@ -25,6 +26,7 @@ __all__ = [
     "ACTIVE",
     "CHAT_COLUMNS",
     "CLAIM",
+    "COMMIT_COMPACTION",
     "COMMIT_RESULTS",
     "COMMIT_STEP",
     "CREATE_CHAT",

@@ -7,15 +7,18 @@ WITH busy AS (
     SELECT owner_id, count(*) AS turns FROM turns
     WHERE status IN ('running', 'interrupting') GROUP BY owner_id
 ), ranked AS (
-    SELECT t.id, t.pending_at, coalesce(busy.turns, 0)
+    SELECT t.id, t.pending_at, coalesce(served.place, 0) AS place, coalesce(busy.turns, 0)
         + row_number() OVER (PARTITION BY t.owner_id ORDER BY t.pending_at) AS rank
-    FROM turns t LEFT JOIN busy USING (owner_id) WHERE t.status = 'pending'
-    ORDER BY rank, t.pending_at LIMIT 256
+    FROM turns t LEFT JOIN busy USING (owner_id)
+        LEFT JOIN unnest($3::uuid[]) WITH ORDINALITY AS served(owner_id, place) USING (owner_id)
+    WHERE t.status = 'pending'
+    ORDER BY rank, place, t.pending_at LIMIT 256
 ), head AS (
     SELECT t.id, t.chat_id FROM ranked JOIN turns t ON t.id = ranked.id
         JOIN chats c ON c.id = t.chat_id
     WHERE t.status = 'pending' AND NOT c.archived AND c.deleted_at IS NULL
-    ORDER BY ranked.rank, ranked.pending_at LIMIT $1
+        AND ($4::int = 0 OR ranked.rank <= $4)
+    ORDER BY ranked.rank, ranked.place, ranked.pending_at LIMIT $1
     FOR NO KEY UPDATE OF t, c SKIP LOCKED
 ), bump AS (
     UPDATE chats c SET version = c.version + 1 FROM head WHERE c.id = head.chat_id
@@ -29,6 +32,11 @@ WHERE t.id = head.id
 RETURNING t.id, t.chat_id, t.owner_id, t.lease_id, t.attempt, t.commits, t.version, t.traceparent,
     extract(epoch FROM clock_timestamp() - t.pending_at)::float8 AS waited_s
 """
+"""Rank: how many turns its owner would have running with this one, so every owner's first is in
+the window however many another has pending. Between equals, whose owner this worker has not
+served lately ($3, the latest last) comes first: at capacity 1 nothing runs when it claims, and the
+oldest would else be the same owner's every time. $4: an owner's limit, 0 for none. Claims at the
+same moment rank alike, so they do not pass it together."""
 
 SERVER_ROW = """
     jsonb_build_object('id', s.id, 'slug', s.slug, 'display_name', s.display_name,
@@ -38,6 +46,7 @@ SERVER_ROW = """
         'model_intent', s.model_intent, 'allow_in_plan_mode', s.allow_in_plan_mode,
         'forward_coder_headers', s.forward_coder_headers,
         'trust_annotations', s.trust_annotations,
+        'require_approval', s.require_approval, 'tool_settings', s.tool_settings,
         'tool_timeout_seconds', s.tool_timeout_seconds, 'api_key_header', s.api_key_header,
         'api_key_value', encode(s.api_key_value, 'base64'),
         'api_key_value_key_id', s.api_key_value_key_id,
@@ -50,23 +59,46 @@ SERVERS = f"""
     WHERE s.id = ANY (t.mcp_server_ids) OR (s.enabled AND s.availability = 'force_on')
 """
 
+
+def _entered(order: str) -> str:
+    """The tokens that went into a model call of this history: the first one or the last."""
+    return f"""
+    SELECT coalesce(nullif((h.usage->>'input_tokens')::bigint, 0),
+        (h.usage->>'total_tokens')::bigint)
+    FROM chat_messages h
+    WHERE h.chat_id = t.chat_id AND h.id >= c.context_from_message_id AND NOT h.deleted
+        AND NOT h.compressed AND h.usage IS NOT NULL
+    ORDER BY h.id {order} LIMIT 1"""
+
+
 LOAD = f"""
-SELECT t.id, t.chat_id, t.owner_id, t.plan_mode, t.reasoning_effort, t.mcp_server_ids, t.commits,
-    t.notices, t.started_at, t.first_token_at, c.system_prompt, c.parent_chat_id, c.root_chat_id,
+SELECT t.id, t.chat_id, t.owner_id, t.kind, t.plan_mode, t.reasoning_effort, t.mcp_server_ids,
+    t.commits, t.notices, t.started_at, t.parked_seconds, t.first_token_at, c.system_prompt,
+    c.parent_chat_id, c.root_chat_id, c.mode, c.dynamic_tools, c.title, c.title_source,
     (SELECT version FROM policy_state) AS policy_version,
-    m.id AS model_id, m.model, m.context_limit, m.options, m.enabled AND m.deleted_at IS NULL
-        AS model_enabled, p.id AS provider_id, p.provider, p.base_url, p.api_key, p.api_key_key_id,
+    (SELECT jsonb_object_agg(d.key, d.value) FROM deployment_settings d) AS deployment,
+    (SELECT jsonb_object_agg(u.key, u.value) FROM user_settings u
+        WHERE u.user_id = t.owner_id) AS personal,
+    m.id AS model_id, m.model, m.context_limit, m.compression_threshold, m.options,
+    m.enabled AND m.deleted_at IS NULL AS model_enabled,
+    p.id AS provider_id, p.provider, p.base_url, p.api_key, p.api_key_key_id,
     p.enabled AS provider_enabled,
     ({SERVERS}) AS servers,
     (SELECT json_agg(json_build_object('role', h.role, 'content', h.content, 'step',
-            CASE WHEN h.turn_id = t.id THEN h.step END) ORDER BY h.id)
+            CASE WHEN h.turn_id = t.id THEN h.step END, 'compressed', h.compressed) ORDER BY h.id)
         FROM chat_messages h
-        WHERE h.chat_id = t.chat_id AND NOT h.deleted AND h.visibility <> 'user') AS history,
+        WHERE h.chat_id = t.chat_id AND h.id >= c.context_from_message_id AND NOT h.deleted
+            AND h.visibility <> 'user') AS history,
+    ({_entered("ASC")}) AS entered_first, ({_entered("DESC")}) AS entered_last,
     (SELECT json_agg(json_build_object('step', j.step, 'position', j.position, 'state', j.state,
             'tool_call_id', j.tool_call_id, 'tool_name', j.tool_name, 'safe', j.safe,
             'arguments', j.arguments, 'server_id', j.server_id, 'result', j.result)
             ORDER BY j.step, j.position)
-        FROM tool_calls j WHERE j.turn_id = t.id) AS journal
+        FROM tool_calls j WHERE j.turn_id = t.id) AS journal,
+    (SELECT json_agg(json_build_object('id', i.id, 'step', i.step, 'position', i.position,
+            'kind', i.kind, 'state', i.state, 'data', i.data, 'memory', i.memory,
+            'answer', i.answer) ORDER BY i.created_at, i.id)
+        FROM open_items i WHERE i.turn_id = t.id) AS items
 FROM turns t JOIN chats c ON c.id = t.chat_id
     LEFT JOIN model_configs m ON m.id = t.model_config_id
     LEFT JOIN model_providers p ON p.id = m.provider_id

@@ -1,5 +1,7 @@
 """A worker's fenced writes."""
 
+from chatd.core.usage import UsageKind
+
 _FENCE = """
 WITH chat AS (
     SELECT id, version, archived FROM chats WHERE id = $1 FOR NO KEY UPDATE
@@ -17,8 +19,24 @@ _MESSAGES = """message AS (
         role text, content json, usage json, context_limit int, total_cost_micros bigint,
         runtime_ms int, provider_response_id text)
     ORDER BY m.step, m.position
-    RETURNING id, step, position, created_at
+    RETURNING id, step, position, created_at, model_config_id, usage, total_cost_micros
 )"""
+
+
+def _spent(kind: UsageKind) -> str:
+    return f"""spent AS (
+    INSERT INTO usage_entries (owner_id, chat_id, turn_id, kind, model_config_id, cost_micros,
+        input_tokens, output_tokens, total_tokens, reasoning_tokens, cache_creation_tokens,
+        cache_read_tokens)
+    SELECT fence.owner_id, $1, $2, '{kind}', message.model_config_id, message.total_cost_micros,
+        u.input_tokens, u.output_tokens, u.total_tokens, u.reasoning_tokens,
+        u.cache_creation_tokens, u.cache_read_tokens
+    FROM fence, message, json_to_record(message.usage) AS u(input_tokens bigint,
+        output_tokens bigint, total_tokens bigint, reasoning_tokens bigint,
+        cache_creation_tokens bigint, cache_read_tokens bigint)
+    WHERE message.usage IS NOT NULL
+)"""
+
 
 _MESSAGE_ROWS = """
     (SELECT jsonb_agg(jsonb_build_array(message.id, message.created_at)
@@ -29,7 +47,7 @@ COMMIT_STEP = f"""
 {_FENCE}, bump AS (
     UPDATE chats c SET version = c.version + 1, updated_at = clock_timestamp()
     FROM fence WHERE c.id = fence.chat_id RETURNING c.version
-), {_MESSAGES}, call AS (
+), {_MESSAGES}, {_spent("step")}, call AS (
     INSERT INTO tool_calls (chat_id, turn_id, user_id, step, position, tool_call_id, tool_name,
         server_id, original_name, definition_hash, safe, state, attempt, arguments)
     SELECT $1, $2, fence.owner_id, j.step, j.position, j.tool_call_id, j.tool_name, j.server_id,
@@ -74,7 +92,7 @@ WITH fence AS (
     UPDATE tool_calls j SET state = 'sent', sent_at = clock_timestamp()
     FROM fence, policy
     WHERE j.turn_id = fence.id AND j.step = $3 AND j.position = ANY ($4::int[])
-        AND j.state IN ('intended', 'sent') AND policy.version = $5
+        AND j.state IN ('intended', 'waiting', 'sent') AND policy.version = $5
         AND fence.status = 'running'  -- a stopped turn sends nothing more
     RETURNING j.position
 )
@@ -96,7 +114,7 @@ FINISH = f"""
 ), bump AS (
     UPDATE chats c SET version = c.version + 1, updated_at = clock_timestamp()
     FROM fresh WHERE c.id = fresh.chat_id RETURNING c.version
-), {_MESSAGES}, kept AS (
+), {_MESSAGES}, {_spent("step")}, kept AS (
     SELECT count(*) FROM message  -- before a promoted message takes its id
 ), turn AS (
     UPDATE turns t
@@ -117,12 +135,12 @@ FINISH = f"""
         user_message_id = nextval('chat_messages_id_seq')
     FROM head WHERE t.id = head.id
     RETURNING t.id, t.chat_id, t.owner_id, t.model_config_id, t.content, t.user_message_id,
-        t.version
+        t.version, t.kind
 ), promoted_message AS (
     INSERT INTO chat_messages (id, chat_id, turn_id, step, position, created_by, model_config_id,
         role, content, version)
     SELECT p.user_message_id, p.chat_id, p.id, 0, 0, p.owner_id, p.model_config_id, 'user',
-        p.content, p.version FROM promoted p
+        p.content, p.version FROM promoted p WHERE p.kind = 'message'
 )
 SELECT EXISTS (SELECT 1 FROM fresh) AS fresh, bump.version, turn.status,
     promoted.id AS promoted_id, {_MESSAGE_ROWS}
@@ -146,4 +164,33 @@ SELECT t.version, t.status, t.commits,
         FROM chat_messages m WHERE m.turn_id = t.id AND m.step = $3
             AND m.position >= $4 AND m.position < $4 + $5) AS messages
 FROM turns t WHERE t.id = $1 AND t.lease_id = $2
+"""
+
+COMMIT_COMPACTION = f"""
+{_FENCE}, summary AS (
+    SELECT nextval('chat_messages_id_seq') AS id FROM fence
+), bump AS (
+    UPDATE chats c SET version = c.version + 1, updated_at = clock_timestamp(),
+        context_from_message_id = summary.id
+    FROM fence, summary WHERE c.id = fence.chat_id RETURNING c.version
+), message AS (
+    INSERT INTO chat_messages (id, chat_id, turn_id, step, position, model_config_id, role, content,
+        usage, context_limit, total_cost_micros, runtime_ms, provider_response_id, visibility,
+        compressed, version)
+    SELECT CASE m.rank WHEN 1 THEN summary.id ELSE nextval('chat_messages_id_seq') END, $1, $2,
+        m.step, m.position, m.model_config_id, m.role, m.content, m.usage, m.context_limit,
+        m.total_cost_micros, m.runtime_ms, m.provider_response_id, m.visibility, m.compressed,
+        bump.version
+    FROM bump, summary, (SELECT *, row_number() OVER (ORDER BY r.position) AS rank
+        FROM json_to_recordset($4::json) AS r(step int, position int, model_config_id uuid,
+            role text, content json, usage json, context_limit int, total_cost_micros bigint,
+            runtime_ms int, provider_response_id text, visibility text, compressed boolean)) AS m
+    ORDER BY m.rank
+    RETURNING id, step, position, created_at, model_config_id, usage, total_cost_micros
+), {_spent("compaction")}, turn AS (
+    UPDATE turns t SET commits = t.commits + 1, lost = 0, version = bump.version,
+        notices = t.notices || $5::jsonb
+    FROM bump, fence WHERE t.id = fence.id RETURNING t.commits
+)
+SELECT bump.version, fence.status, turn.commits, {_MESSAGE_ROWS} FROM bump, fence, turn
 """

@@ -10,7 +10,7 @@ USABLE_MODEL = """
 """
 
 TURN_COLUMNS = """
-    t.id, t.chat_id, t.status, t.attempt, t.plan_mode, t.model_config_id, t.mcp_server_ids,
+    t.id, t.chat_id, t.kind, t.status, t.attempt, t.plan_mode, t.model_config_id, t.mcp_server_ids,
     t.reasoning_effort, t.content, t.user_message_id, t.queued_at, t.started_at, t.first_token_at,
     t.finished_at, t.notices, t.error
 """

@@ -11,12 +11,12 @@ WITH model AS (
     WHERE NOT EXISTS (SELECT 1 FROM mcp_server_configs s WHERE s.id = asked AND s.enabled)
 ), chat AS (
     INSERT INTO chats AS c (id, owner_id, title, system_prompt, plan_mode, client_type,
-        last_model_config_id, last_reasoning_effort, mcp_server_ids, labels, archived, pin_order,
-        version)
+        last_model_config_id, last_reasoning_effort, mcp_server_ids, labels, dynamic_tools,
+        archived, pin_order, version)
     SELECT $1, $2, $3, $4, $5, $10, model.id, $7,
         coalesce($8, ARRAY(SELECT s.id FROM mcp_server_configs s
             WHERE s.enabled AND s.availability = 'default_on' ORDER BY s.slug)),
-        $9::jsonb, false, 0, 1
+        $9::jsonb, $17::jsonb, false, 0, 1
     FROM model, unknown WHERE unknown.ids IS NULL
     RETURNING {CHAT_COLUMNS}
 ), turn AS (
@@ -43,8 +43,9 @@ FROM (SELECT 1) AS one LEFT JOIN turn ON true LEFT JOIN chat ON true LEFT JOIN m
 
 SUBMIT = f"""
 WITH chat AS (
-    SELECT id, owner_id, version, archived, last_model_config_id, mcp_server_ids FROM chats
-    WHERE id = $1 AND owner_id = $2 AND deleted_at IS NULL FOR NO KEY UPDATE
+    SELECT id, owner_id, version, archived, last_model_config_id, mcp_server_ids,
+        coalesce(mode = 'explore' AND $6::uuid[] <> mcp_server_ids, false) AS fixed_servers
+    FROM chats WHERE id = $1 AND owner_id = $2 AND deleted_at IS NULL FOR NO KEY UPDATE
 ), fresh AS (
     SELECT chat.* FROM chat JOIN chats seen ON seen.id = chat.id AND seen.version = chat.version
 ), state AS (
@@ -67,13 +68,14 @@ WITH chat AS (
         plan_mode = CASE WHEN $7::text IS NULL THEN c.plan_mode ELSE nullif($7, '') END
     FROM fresh, state, model, unknown
     WHERE c.id = fresh.id AND NOT fresh.archived AND unknown.ids IS NULL
+        AND NOT fresh.fixed_servers
         AND (state.queued < $13 OR NOT state.busy)  -- then the head leaves the queue
     RETURNING c.id, c.owner_id, c.version, c.plan_mode, c.last_model_config_id,
         c.last_reasoning_effort, c.mcp_server_ids
 ), turn AS (
     INSERT INTO turns AS t (id, chat_id, owner_id, status, content, plan_mode, model_config_id,
         reasoning_effort, mcp_server_ids, user_message_id, idempotency_path, idempotency_key,
-        request_sha256, traceparent, version, pending_at)
+        request_sha256, traceparent, version, pending_at, kind)
     SELECT $3, bump.id, bump.owner_id,
         CASE WHEN state.busy OR state.queued > 0 THEN 'queued' ELSE 'pending' END,
         $8::json, bump.plan_mode, bump.last_model_config_id, bump.last_reasoning_effort,
@@ -81,7 +83,7 @@ WITH chat AS (
         CASE WHEN state.busy OR state.queued > 0 THEN NULL
             ELSE nextval('chat_messages_id_seq') END,
         $9, $10, $11, $12, bump.version,
-        CASE WHEN state.busy OR state.queued > 0 THEN NULL ELSE clock_timestamp() END
+        CASE WHEN state.busy OR state.queued > 0 THEN NULL ELSE clock_timestamp() END, $14
     FROM bump, state
     RETURNING {TURN_COLUMNS}
 ), head AS (
@@ -98,13 +100,16 @@ WITH chat AS (
         role, content, version)
     SELECT t.user_message_id, t.chat_id, t.id, 0, 0, bump.owner_id, t.model_config_id, 'user',
         t.content, bump.version
-    FROM bump, (SELECT id, chat_id, user_message_id, model_config_id, content, status FROM turn
-        UNION ALL SELECT id, chat_id, user_message_id, model_config_id, content, status
-        FROM promoted) AS t
-    WHERE t.status = 'pending'
+    FROM bump, (
+        SELECT id, chat_id, user_message_id, model_config_id, content, status, kind FROM turn
+        UNION ALL
+        SELECT id, chat_id, user_message_id, model_config_id, content, status, kind FROM promoted
+    ) AS t
+    WHERE t.status = 'pending' AND t.kind = 'message'
     RETURNING turn_id, created_at
 )
-SELECT chat.id IS NOT NULL AS found, fresh.id IS NOT NULL AS fresh, chat.archived, state.busy,
+SELECT chat.id IS NOT NULL AS found, fresh.id IS NOT NULL AS fresh, chat.archived,
+    chat.fixed_servers, state.busy,
     state.queued, (SELECT id FROM model) AS model, unknown.ids AS unknown,
     bump.version, turn.*, message.created_at AS message_created_at
 FROM state CROSS JOIN unknown LEFT JOIN chat ON true LEFT JOIN fresh ON true

@@ -1,20 +1,30 @@
 """The schema as SQLModel tables, one file a subject; importing this registers them all."""
 
 from chatd.store.tables.chats import Chat, ChatMessage, ToolCallRow, Turn
+from chatd.store.tables.files import ChatFile, File
+from chatd.store.tables.items import OpenItem
 from chatd.store.tables.models import ModelConfig, ModelProvider
 from chatd.store.tables.people import ApiToken, AuditEntry, User
 from chatd.store.tables.servers import McpServerConfig, PolicyState
+from chatd.store.tables.settings import DeploymentSetting, UserSetting
+from chatd.store.tables.usage import UsageEntry
 
 __all__ = [
     "ApiToken",
     "AuditEntry",
     "Chat",
+    "ChatFile",
     "ChatMessage",
+    "DeploymentSetting",
+    "File",
     "McpServerConfig",
     "ModelConfig",
     "ModelProvider",
+    "OpenItem",
     "PolicyState",
     "ToolCallRow",
     "Turn",
+    "UsageEntry",
     "User",
+    "UserSetting",
 ]

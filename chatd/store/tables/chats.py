@@ -31,6 +31,8 @@ from chatd.store.tables.columns import (
 STATUSES = tuple(status.value for status in TurnStatus)
 _ACTIVE = ", ".join(f"'{status}'" for status in sorted(ACTIVE))
 CALL_STATES = ("intended", "sent", "waiting", "done", "failed", "unknown", "denied", "cancelled")
+TITLE_SOURCES = ("fallback", "generated", "user")
+TURN_KINDS = ("message", "compact")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
@@ -42,12 +44,15 @@ class Chat(Row, table=True):
     """`version` grows by one in every transaction that changes anything a client keeps.
 
     `history_version` is the version of the last edit or clear: an older cursor starts afresh.
+    The model reads from `context_from_message_id` on: the last summary or clear.
     """
 
     __tablename__ = "chats"
     __table_args__ = (
         one_of("plan_mode", ("plan",), name="ck_chats_plan_mode"),
         one_of("client_type", ("ui", "api"), name="ck_chats_client_type"),
+        one_of("mode", ("explore",), name="ck_chats_mode"),
+        one_of("title_source", TITLE_SOURCES, name="ck_chats_title_source"),
         Index(
             "ix_chats_owner_updated",
             "owner_id",
@@ -67,6 +72,12 @@ class Chat(Row, table=True):
         default=None, foreign_key="chats.id", ondelete="CASCADE", index=True
     )
     title: str
+    title_source: str = Field(
+        default="fallback", sa_column_kwargs={"server_default": "fallback"}
+    )
+    retitling_until: Instant = timestamp()
+    mode: str | None = None
+    dynamic_tools: list[dict[str, Any]] = json("[]")
     system_prompt: str = ""
     plan_mode: str | None = None
     client_type: str = "api"
@@ -80,6 +91,7 @@ class Chat(Row, table=True):
     archived_at: Instant = timestamp()
     pin_order: int = 0
     last_read_message_id: int | None = Field(default=None, sa_column=Column(BigInteger))
+    context_from_message_id: int = Field(default=0, sa_column=_counter())
     version: int = Field(default=1, sa_column=_counter())
     history_version: int = Field(default=0, sa_column=_counter())
     created_at: Instant = timestamp(now=True)
@@ -92,11 +104,13 @@ class Turn(Row, table=True):
 
     `attempt` counts claims; `lost` counts leases that ran out since the last committed step;
     `commits` counts the worker's commits, so that a preview knows which rows it follows.
+    `parked_seconds` is how long it waited for open items: that does not count as running.
     """
 
     __tablename__ = "turns"
     __table_args__ = (
         one_of("status", STATUSES, name="ck_turns_status"),
+        one_of("kind", TURN_KINDS, name="ck_turns_kind"),
         one_of("plan_mode", ("plan",), name="ck_turns_plan_mode"),
         one_of("reasoning_effort", EFFORTS, name="ck_turns_reasoning_effort"),
         CheckConstraint(
@@ -140,6 +154,7 @@ class Turn(Row, table=True):
     chat_id: UUID = Field(foreign_key="chats.id", ondelete="CASCADE")
     owner_id: UUID = Field(foreign_key="users.id", ondelete="CASCADE")
     status: str
+    kind: str = Field(default="message", sa_column_kwargs={"server_default": "message"})
     position: int | None = Field(
         default=None, sa_column=Column(BigInteger, Identity(), nullable=False)
     )
@@ -168,6 +183,8 @@ class Turn(Row, table=True):
     pending_at: Instant = timestamp()
     started_at: Instant = timestamp()
     first_token_at: Instant = timestamp()
+    parked_at: Instant = timestamp()
+    parked_seconds: float = Field(default=0.0, sa_column_kwargs={"server_default": "0"})
     finished_at: Instant = timestamp()
 
 

@@ -20,6 +20,8 @@ class User(Row, table=True):
     name: str = ""
     role: str = "member"
     suspended: bool = False
+    spend_limit_micros: int | None = Field(default=None, sa_column=Column(BigInteger))
+    """Instead of the deployment's; -1: none."""
     created_at: Instant = timestamp(now=True)
 
 

@@ -1,5 +1,6 @@
 """MCP server configs and the counter that says when policy must be read again."""
 
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
@@ -14,11 +15,12 @@ from sqlalchemy import (
 )
 from sqlmodel import Field
 
-from chatd.store.tables.columns import Instant, Row, one_of, primary_id, timestamp
+from chatd.store.tables.columns import Instant, Row, json, one_of, primary_id, timestamp
 
 TRANSPORTS = ("streamable_http", "sse")
 AUTH_TYPES = ("none", "oauth2", "api_key", "custom_headers", "user_oidc")
 AVAILABILITIES = ("force_on", "default_on", "default_off")
+APPROVALS = ("always", "never", "unless_read_only")
 
 
 def _names() -> Column[list[str]]:
@@ -37,6 +39,7 @@ class McpServerConfig(Row, table=True):
         one_of("transport", TRANSPORTS, name="ck_mcp_server_configs_transport"),
         one_of("auth_type", AUTH_TYPES, name="ck_mcp_server_configs_auth_type"),
         one_of("availability", AVAILABILITIES, name="ck_mcp_server_configs_availability"),
+        one_of("require_approval", APPROVALS, name="ck_mcp_server_configs_require_approval"),
         CheckConstraint("slug <> ''", name="ck_mcp_server_configs_slug"),
         CheckConstraint("tool_timeout_seconds > 0", name="ck_mcp_server_configs_timeout"),
     )
@@ -69,6 +72,11 @@ class McpServerConfig(Row, table=True):
     allow_in_plan_mode: bool = False
     forward_coder_headers: bool = False
     trust_annotations: bool = False
+    require_approval: str = Field(
+        default="never", sa_column_kwargs={"server_default": "never"}
+    )
+    tool_settings: dict[str, Any] = json("{}")
+    """By original tool name; see `chatd.core.servers.ToolSetting`."""
     tool_timeout_seconds: int = 60
     version: int = Field(
         default=1, sa_column=Column(BigInteger, nullable=False, server_default="1")

@@ -1,0 +1,46 @@
+"""Answers to what a chat's turn waits for: stored, then its workers and readers are told."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from chatd.core.chats import Actor
+from chatd.core.items import ItemKind
+from chatd.core.tools import JsonObject
+from chatd.queue import Wakes
+from chatd.store.answering import answer_calls, answer_item
+from chatd.store.db import Database
+from chatd.stream.publisher import Publisher
+
+
+class Answers:
+    """All raise `NotFound` for somebody else's chat, and `Conflict` for what is not waiting."""
+
+    def __init__(self, db: Database, wakes: Wakes, publisher: Publisher) -> None:
+        self._db = db
+        self._wakes = wakes
+        self._publisher = publisher
+
+    async def tool_results(
+        self, actor: Actor, chat_id: UUID, results: Mapping[str, JsonObject]
+    ) -> None:
+        """Every open call of the client's own tools at once; see `store.answering`."""
+        self._tell(actor, chat_id, await answer_calls(self._db, actor, chat_id, results))
+
+    async def answer(
+        self,
+        actor: Actor,
+        chat_id: UUID,
+        item_id: UUID,
+        kind: ItemKind,
+        answer: Mapping[str, Any],
+    ) -> None:
+        """One approval or one question. The same answer again changes nothing."""
+        self._tell(
+            actor, chat_id, await answer_item(self._db, actor, chat_id, item_id, kind, answer)
+        )
+
+    def _tell(self, actor: Actor, chat_id: UUID, version: int) -> None:
+        if version:
+            self._publisher.announce(chat_id, version, owner_id=actor.user_id)
+            self._wakes.wake()

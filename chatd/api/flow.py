@@ -1,0 +1,156 @@
+"""Frames on their way to one reader, however they are sent: heartbeat, re-check, and the end."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any, Protocol
+
+from chatd import logs, telemetry
+from chatd.api.frames import COMMENT
+from chatd.core.errors import Unavailable
+
+HEARTBEAT_S = 15.0
+RECHECK_S = 30.0
+"""How often a stream asks whether its token still stands."""
+
+SEND_TIMEOUT_S = 20.0
+"""A reader that takes nothing for so long is dropped."""
+
+log = logs.get(__name__)
+
+Allowed = Callable[[], Awaitable[bool]]
+Put = Callable[[bytes], Awaitable[None]]
+
+
+class Ending(Enum):
+    """Why a flow ended."""
+
+    OVER = auto()
+    REVOKED = auto()
+    SLOW = auto()
+    DRAINING = auto()
+    HUNG_UP = auto()
+    SPOKE = auto()
+    """The client sent something on a stream that goes one way."""
+
+
+class Source(Protocol):
+    """Where frames come from."""
+
+    @property
+    def finished(self) -> bool: ...
+
+    @property
+    def overrun(self) -> bool:
+        """The reader was too slow: something is missing."""
+        ...
+
+    @property
+    def closing(self) -> bool:
+        """The process is going away."""
+        ...
+
+    async def next(self, wait_s: float) -> bytes:
+        """The frames of what comes next; empty when that is nothing, or nothing came in time."""
+        ...
+
+    def revoked(self) -> bytes:
+        """The last frame of a reader who may not go on."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    heartbeat_s: float = HEARTBEAT_S
+    recheck_s: float = RECHECK_S
+    send_timeout_s: float = SEND_TIMEOUT_S
+
+
+class Flow:
+    """What one reader gets: `first`, then what the source has, until one of them ends it."""
+
+    def __init__(self, source: Source, allowed: Allowed, first: bytes, pace: Pace) -> None:
+        self._source = source
+        self._allowed = allowed
+        self._first = first
+        self._pace = pace
+        self._sending_since: float | None = None
+
+    async def run(self, put: Put, gone: Coroutine[Any, Any, Ending]) -> Ending:
+        """Send everything with `put`; `gone` ends when the client does something."""
+        leaving = asyncio.create_task(gone)
+        sending = asyncio.create_task(self._send_all(put))
+        both = {leaving, sending}
+        look_s = self._pace.send_timeout_s / 4
+        try:
+            done: set[asyncio.Task[Ending]] = set()
+            while not done and not self._stuck():
+                done, _ = await asyncio.wait(
+                    both, timeout=look_s, return_when=asyncio.FIRST_COMPLETED
+                )
+            ending = (sending if sending in done else leaving).result() if done else Ending.SLOW
+        except OSError:
+            ending = Ending.HUNG_UP
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+            await asyncio.shield(self._source.close())
+        if ending is Ending.SLOW:
+            telemetry.FOLLOWERS_DROPPED.inc()
+            log.info("slow reader dropped")
+        return ending
+
+    async def close(self) -> None:
+        """For one that was never run."""
+        await self._source.close()
+
+    def _stuck(self) -> bool:
+        """Whether the reader has taken nothing for too long; cheaper than a time-out a send."""
+        return self._sending_since is not None and (
+            time.monotonic() - self._sending_since > self._pace.send_timeout_s
+        )
+
+    async def _send_all(self, put: Put) -> Ending:
+        async with aclosing(self._frames()) as frames:
+            async for chunk in frames:
+                if chunk:
+                    self._sending_since = time.monotonic()
+                    await put(chunk)
+                    self._sending_since = None
+        source = self._source
+        if source.overrun:
+            return Ending.SLOW
+        if source.closing and not source.finished:
+            return Ending.DRAINING
+        return Ending.OVER if source.finished else Ending.REVOKED
+
+    async def _frames(self) -> AsyncGenerator[bytes]:
+        source, pace = self._source, self._pace
+        yield COMMENT + self._first
+        checked = spoken = time.monotonic()
+        while not (source.finished or source.overrun or source.closing):
+            silent_s = time.monotonic() - spoken
+            chunk = await source.next(max(pace.heartbeat_s - silent_s, 0))
+            now = time.monotonic()
+            if chunk or now - spoken >= pace.heartbeat_s:
+                yield chunk or COMMENT
+                spoken = time.monotonic()
+            if now - checked > pace.recheck_s:
+                checked = now
+                if not await _still(self._allowed):
+                    yield source.revoked()
+                    return
+
+
+async def _still(allowed: Allowed) -> bool:
+    """An unreachable database is no reason to hang up."""
+    try:
+        return await allowed()
+    except Unavailable:
+        return True

@@ -1,0 +1,69 @@
+"""Which tools of our own, and of the client's, a turn may use."""
+
+from collections.abc import Iterable, Sequence
+
+from chatd.core.reasons import Reason
+from chatd.core.tools import BuiltinTool, Dropped, JsonObject, OfferedTool
+from chatd.policy.offer import definition_hash, parameters_of
+
+
+def select_builtins(
+    tools: Iterable[BuiltinTool], *, plan_mode: bool, is_child: bool, explore: bool = False
+) -> tuple[list[OfferedTool], list[Dropped]]:
+    """Those offered in this turn, and why the others are not."""
+    kept: list[OfferedTool] = []
+    dropped: list[Dropped] = []
+    for tool in tools:
+        reason = builtin_refusal(tool, plan_mode=plan_mode, is_child=is_child, explore=explore)
+        if reason is None:
+            kept.append(_offered(tool))
+        else:
+            dropped.append(Dropped(tool.spec.name, reason))
+    return kept, dropped
+
+
+def builtin_refusal(
+    tool: BuiltinTool, *, plan_mode: bool, is_child: bool, explore: bool = False
+) -> Reason | None:
+    """Why a turn may not use a built-in tool; None when it may."""
+    if tool.root_only and is_child:
+        return "root_only"
+    if plan_mode and not tool.in_plan_mode:
+        return "not_in_plan_mode"
+    if explore and not tool.spec.read_only:
+        return "explore_only_reads"
+    return None
+
+
+def select_dynamic(
+    declared: Sequence[JsonObject], *, plan_mode: bool, explore: bool
+) -> list[OfferedTool]:
+    """The tools that the chat's client runs: none while planning, none in an explore chat."""
+    if plan_mode or explore:
+        return []
+    return [
+        OfferedTool(
+            name=tool["name"],
+            original_name=tool["name"],
+            description=tool["description"],
+            parameters=parameters_of(tool["input_schema"]),
+            kind="dynamic",
+        )
+        for tool in declared
+    ]
+
+
+def _offered(tool: BuiltinTool) -> OfferedTool:
+    spec = tool.spec
+    return OfferedTool(
+        name=spec.name,
+        original_name=spec.name,
+        description=spec.description,
+        parameters=parameters_of(spec.input_schema),
+        kind="builtin",
+        safe=tool.safe,
+        parallel=tool.parallel,
+        stop_after=tool.stop_after,
+        repeatable=tool.repeatable,
+        definition_hash=definition_hash(spec),
+    )
