@@ -42,6 +42,15 @@ format: $(READY) ## put the code into shape
 bench: $(READY) ## measure: see bench/README.md
 	$(BIN)/python -m bench $(ARGS)
 
+# CHATD_WEATHER_SEED=… replays a night; CHATD_WEATHER_ROUNDS=… makes it longer.
+.PHONY: weather
+weather: $(READY) ## every moment of a turn in every weather: make weather ARGS="-k Redis"
+	CHATD_WEATHER=all CHATD_MACHINE_SEEDS=200 $(BIN)/python -m pytest tests/weather tests/machine $(ARGS)
+
+.PHONY: soak
+soak: $(READY) ## a fleet at capacity with faults: make soak ARGS="--minutes 5 --seed 1"
+	$(BIN)/python -m bench.soak $(ARGS)
+
 # The whole environment, and of it what the image needs and what builds it. Versions stay unless they must move, or
 # `make lock ARGS=--upgrade`.
 LOCK = uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -75,6 +75,8 @@ def environment(stack: Stack) -> dict[str, str]:
         "CHATD_ENCRYPTION_KEYS": f"bench:{key}",
         "CHATD_MODEL_ALLOWED_CIDRS": LOOPBACK,
         "CHATD_MCP_ALLOWED_CIDRS": LOOPBACK,
+        # A model call that the other systems do not make.
+        "CHATD_AUTO_TITLES": "false",
     }
 
 

@@ -106,7 +106,8 @@ class Titles:
                 return
             title, _ = await self._generate(chat_id, owner_id, own, lines)
             if title:
-                self._tell(chat_id, await titles.save_generated(self._db, chat_id, title))
+                version = await titles.save_generated(self._db, chat_id, title)
+                self._tell(chat_id, owner_id, version)
 
     async def _answer(self, queue: TitleQueue, request: TitleRequest) -> None:
         """One request; whoever gave up waiting has given back the lease."""
@@ -117,9 +118,9 @@ class Titles:
         if found is not None and found[2]:
             owner_id, own, lines = found
             title, problem = await self._generate(request.chat_id, owner_id, own, lines)
-        if title and request.save:
-            version = await titles.save_asked(self._db, request.chat_id, request.until, title)
-            self._tell(request.chat_id, version)
+            if title and request.save:
+                version = await titles.save_asked(self._db, request.chat_id, request.until, title)
+                self._tell(request.chat_id, owner_id, version)
         await queue.answer(request, title, problem)
 
     async def _generate(
@@ -162,10 +163,10 @@ class Titles:
         )
         await record_usage(self._db, [spent])
 
-    def _tell(self, chat_id: UUID, version: int | None) -> None:
+    def _tell(self, chat_id: UUID, owner_id: UUID, version: int | None) -> None:
         """Readers of the new title; and workers, whose claim may have skipped the locked chat."""
         if version is not None:
-            self._publisher.announce(chat_id, version)
+            self._publisher.announce(chat_id, version, owner_id=owner_id)
         self._wakes.wake()
 
 

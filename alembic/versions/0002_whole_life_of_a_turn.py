@@ -231,6 +231,16 @@ def upgrade() -> None:
         "mcp_server_configs",
         "require_approval IN ('always', 'never', 'unless_read_only')",
     )
+    # What was answered before counts too: for its users' totals and limits.
+    op.execute("""
+        INSERT INTO usage_entries (at, owner_id, chat_id, turn_id, kind, model_config_id, input_tokens, output_tokens,
+            total_tokens, reasoning_tokens, cache_creation_tokens, cache_read_tokens, cost_micros)
+        SELECT m.created_at, t.owner_id, m.chat_id, m.turn_id, 'step', m.model_config_id,
+            (m.usage->>'input_tokens')::bigint, (m.usage->>'output_tokens')::bigint, (m.usage->>'total_tokens')::bigint,
+            (m.usage->>'reasoning_tokens')::bigint, (m.usage->>'cache_creation_tokens')::bigint,
+            (m.usage->>'cache_read_tokens')::bigint, m.total_cost_micros
+        FROM chat_messages m JOIN turns t ON t.id = m.turn_id WHERE m.usage IS NOT NULL
+    """)
 
 
 def downgrade() -> None:

@@ -5,13 +5,11 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from chatd.core.errors import ErrorKind
-from chatd.core.models import EffortOptions, ModelOptions
 from chatd.core.reasons import Reason
-from chatd.core.servers import Approval, AuthType, Availability, Transport
 from chatd.core.turns import TurnStatus
 
 Json = dict[str, Any]
@@ -96,6 +94,27 @@ class Notice(BaseModel):
     message: str
 
 
+class OpenItem(BaseModel):
+    """What a turn waits for; beside these fields, those of its kind."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: UUID
+    kind: Literal["tool_result", "approval", "elicitation", "auth", "child"]
+    state: Literal["open", "answered", "expired", "cancelled"]
+    tool_call_id: str
+    created_at: datetime
+    deadline: datetime | None = Field(description="What happens by itself then: its default.")
+    child_chat_id: UUID | None = Field(description="`child`: the sub-agent's chat.")
+    tool_name: str | None = None
+    args: str | None = Field(default=None, description="The call's arguments, as the model wrote.")
+    server_id: UUID | None = None
+    server: str | None = Field(default=None, description="`approval`: the server's slug.")
+    mode: Literal["form", "url"] | None = Field(default=None, description="`elicitation`.")
+    message: str | None = Field(default=None, description="`elicitation`: the question.")
+    answer: Json | None = Field(default=None, description="Only when it is asked for alone.")
+
+
 class Turn(BaseModel):
     """One user message to its end."""
 
@@ -113,7 +132,7 @@ class Turn(BaseModel):
     started_at: datetime | None
     first_token_at: datetime | None
     finished_at: datetime | None
-    open_items: list[Json]
+    open_items: list[OpenItem]
     notices: list[Notice]
     error: TurnProblem | None
     usage: TokenUsage
@@ -165,95 +184,6 @@ class NewMessageAnswer(BaseModel):
     turn: Turn
     message: Message | None = Field(description="Null while the turn is queued.")
     warnings: list[str]
-
-
-class ModelChoice(BaseModel):
-    id: UUID
-    provider: str
-    model: str
-    display_name: str
-    is_default: bool
-    context_limit: int
-    reasoning_effort: EffortOptions | None
-
-
-class ProviderChoice(BaseModel):
-    id: UUID
-    provider: str
-    display_name: str
-    available: bool
-    unavailable_reason: Literal["missing_api_key"] | None
-    models: list[ModelChoice]
-
-
-class Choices(BaseModel):
-    providers: list[ProviderChoice]
-
-
-class Provider(BaseModel):
-    id: UUID
-    provider: str
-    display_name: str
-    base_url: str
-    enabled: bool
-    has_api_key: bool
-    source: Literal["database"]
-    created_at: datetime
-    updated_at: datetime
-
-
-class ModelConfig(BaseModel):
-    id: UUID
-    provider_id: UUID
-    provider: str
-    model: str
-    display_name: str
-    enabled: bool
-    is_default: bool
-    context_limit: int
-    compression_threshold: int
-    options: ModelOptions
-    created_by: UUID | None
-    created_at: datetime
-    updated_at: datetime
-
-
-class McpServer(BaseModel):
-    """Secrets are never answered, only whether there is one. Members get some fields empty."""
-
-    id: UUID
-    display_name: str
-    slug: str
-    description: str
-    icon_url: str
-    transport: Transport | Literal[""] = Field(description="Empty for members.")
-    url: str
-    auth_type: AuthType
-    oauth2_client_id: str
-    has_oauth2_secret: bool
-    oauth2_auth_url: str
-    oauth2_token_url: str
-    oauth2_scopes: str
-    api_key_header: str
-    has_api_key: bool
-    has_custom_headers: bool
-    tool_allow_list: list[str]
-    tool_deny_list: list[str]
-    availability: Availability
-    enabled: bool
-    model_intent: bool
-    allow_in_plan_mode: bool
-    forward_coder_headers: bool
-    trust_annotations: bool
-    require_approval: Approval
-    tool_settings: Json
-    tool_timeout_seconds: int
-    auth_connected: bool
-    version: int
-    created_by: UUID | None
-    updated_by: UUID | None
-    created_at: datetime
-    updated_at: datetime
 
 
 class OfferedTool(BaseModel):

@@ -7,7 +7,7 @@ import orjson
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from chatd.api.answers import CONFLICT, NOT_FOUND, Json, json_answer
+from chatd.api.answers import CONFLICT, NOT_FOUND, OpenItem, json_answer
 from chatd.api.auth import Signed
 from chatd.api.fields import ChatId, Flag, says
 from chatd.api.limits import JsonRoute
@@ -103,7 +103,7 @@ async def post_tool_results(
 
 @router.post(
     "/chats/{chat}/approvals/{item}",
-    response_model=Json,
+    response_model=OpenItem,
     responses={**NOT_FOUND, **CONFLICT},
     summary="Approve or deny a tool call",
 )
@@ -124,7 +124,7 @@ async def post_approval(
 
 @router.post(
     "/chats/{chat}/elicitations/{item}",
-    response_model=Json,
+    response_model=OpenItem,
     responses={**NOT_FOUND, **CONFLICT},
     summary="Answer a server's question",
 )

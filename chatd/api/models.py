@@ -6,15 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Request, Response
 
 from chatd import audit
-from chatd.api.answers import (
-    CONFLICT,
-    FORBIDDEN,
-    NOT_FOUND,
-    Choices,
-    ModelConfig,
-    Provider,
-    json_answer,
-)
+from chatd.api.admin_answers import Choices, ModelConfig, Provider
+from chatd.api.answers import CONFLICT, FORBIDDEN, NOT_FOUND, json_answer
 from chatd.api.auth import Admin, Signed, by
 from chatd.api.fields import says
 from chatd.api.limits import JsonRoute

@@ -13,7 +13,7 @@ from chatd.core.config import DeploymentConfig
 from chatd.core.errors import BadRequest, Conflict, NotFound, TooMany, Unavailable
 from chatd.core.items import Item, NewItem, Waits
 from chatd.core.tools import JsonObject, ToolResult
-from chatd.core.work import PlannedCall
+from chatd.core.work import Claim, PlannedCall
 from chatd.store import agents, spawning
 from chatd.store.ids import new_id
 from chatd.store.informing import end_wait, find_waits_over
@@ -137,16 +137,16 @@ async def list_agents(
     return ToolResult(cap(_json([agent.listed() for agent in found]), context.max_text))
 
 
-async def inform_parent(deps: TurnDeps, child_chat_id: UUID) -> None:
+async def inform_parent(deps: TurnDeps, claim: Claim) -> None:
     """After a commit that ended or parked a sub-agent's turn: whoever waits for it goes on.
 
     It never fails that turn: what is missed here, a sweeper finds.
     """
     try:
-        for item_id, chat_id in await find_waits_over(deps.db, child_chat_id):
+        for item_id, chat_id in await find_waits_over(deps.db, claim.chat_id):
             version = await end_wait(deps.db, item_id, chat_id)
             if version is not None:
-                deps.publisher.announce(chat_id, version)
+                deps.publisher.announce(chat_id, version, owner_id=claim.owner_id)
             deps.wakes.wake()  # a claim passes over a chat that is locked
     except Unavailable:
         pass

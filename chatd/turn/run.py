@@ -259,7 +259,7 @@ class _Turn:
     async def inform(self, ended: str) -> None:
         """Whoever waits for this chat may go on."""
         if self._is_child and ended not in ("lost", "handed_back"):
-            await inform_parent(self._deps, self._claim.chat_id)
+            await inform_parent(self._deps, self._claim)
 
     async def account(self, ended: str) -> None:
         """At the very end: what was paid for and is not history."""

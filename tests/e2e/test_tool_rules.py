@@ -3,14 +3,13 @@
 from typing import Any
 
 import httpx2
-import orjson
 import pytest
 
 from chatd.store.db import Database
 from tests.e2e.client import Client, call
 from tests.e2e.fleet import Fleet, Process, registered
 from tests.e2e.journal import appended, journaled
-from tests.e2e.view import text_of
+from tests.e2e.view import offered, text_of
 from tests.waiting import until
 
 
@@ -92,7 +91,7 @@ async def _is_asked(model: httpx2.AsyncClient) -> None:
 
 
 def _offered(messages: list[Any]) -> list[str]:
-    return orjson.loads(text_of(messages[-1]))
+    return offered(messages[-1])
 
 
 def _servers(messages: list[Any]) -> set[str]:

@@ -12,7 +12,7 @@ from tests.e2e.client import Client, call
 from tests.e2e.fleet import Process, registered
 from tests.e2e.journal import journaled
 from tests.e2e.tool_servers import body, break_off, hang, played, result_bytes
-from tests.e2e.view import text_of
+from tests.e2e.view import offered, text_of
 from tests.mcp.peer import ADD, Say
 from tests.outbound.raw_server import Exchange
 
@@ -44,7 +44,7 @@ async def test_a_server_without_a_usable_list_costs_a_notice(
     turn = await member.turn(posted)
     assert turn["status"] == "completed"
     assert [(n["code"], n["server_id"]) for n in turn["notices"]] == [(code, bad.id)]
-    assert text_of((await member.messages(posted))[-1]) == "[]"
+    assert offered((await member.messages(posted))[-1]) == []
 
 
 async def test_a_server_that_refuses_costs_a_notice_and_spares_the_others(
@@ -98,7 +98,7 @@ async def test_a_bad_tool_is_left_out_and_the_others_are_not(
 ) -> None:
     async with played(admin, slug, tools=(ADD, bad)) as sloppy:
         turn, messages = await member.run("/tools", f"/call {slug}__add {{}}", **sloppy.only)
-        assert text_of(messages[-1]) == f'["{slug}__add"]'
+        assert offered(messages[-1]) == [f"{slug}__add"]
         assert [(n["code"], n["server_id"]) for n in turn["notices"]] == [(code, sloppy.id)]
         _, messages = await member.run(call(f"{slug}__add", a=1), "/echo", **sloppy.only)
         assert text_of(messages[-1]) == "ok"

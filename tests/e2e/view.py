@@ -129,3 +129,8 @@ def text_of(message: Any) -> str:
     """The text of a message, its tool results' included."""
     parts = message["content"]
     return "".join(part.get("text") or part.get("result") or "" for part in parts)
+
+
+def offered(message: Any) -> list[str]:
+    """The servers' tools that an answer to /tools names: a built-in tool's name has no slug."""
+    return [name for name in orjson.loads(text_of(message)) if "__" in name]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.client import Client, call
 from tests.e2e.fleet import Process, registered
-from tests.e2e.view import text_of
+from tests.e2e.view import offered, text_of
 from tests.peers.programs import Peer
 
 SLUG = "everything"
@@ -25,9 +25,9 @@ async def only(everything: Peer, admin: Client) -> AsyncGenerator[dict[str, Any]
 async def test_its_tools_are_listed(worker: Process, member: Client, only: dict[str, Any]) -> None:
     turn, messages = await member.run("/tools", **only)
     assert turn["notices"] == []
-    names = {name.removeprefix(f"{SLUG}__") for name in _json(messages)}
+    names = {name.removeprefix(f"{SLUG}__") for name in offered(messages[-1])}
     assert names >= {"echo", "get-sum", "get-tiny-image", "trigger-long-running-operation"}
-    assert all(name.startswith(SLUG) for name in _json(messages))
+    assert all(name.startswith(SLUG) for name in offered(messages[-1]))
 
 
 async def test_its_tools_can_be_called(

@@ -37,9 +37,9 @@ class Hold:
         await self._connection.execute(lock, chat_id)
 
     async def waited_for(self) -> None:
-        """Returns when somebody wants to write to the chat."""
-        blocked = """SELECT 1 FROM pg_stat_activity
-            WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid)) LIMIT 1"""
+        """Returns when a worker wants to commit to the chat; a title does not look at fences."""
+        blocked = """SELECT 1 FROM pg_stat_activity WHERE query LIKE '%fence AS%'
+            AND pg_backend_pid() = ANY (pg_blocking_pids(pid)) LIMIT 1"""
         await until(lambda: self._connection.fetchval(blocked))
 
     async def release(self) -> None:
@@ -58,6 +58,8 @@ class Scene:
     posted: list[Posted]
     reader: Reader
     hold: Hold | None = None
+    gate: Gate | None = None
+    """Before its model, which is called `model`."""
     model: str = ""
     calls: int = 0
     """How often that model will have been asked when the scene is there."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.e2e.client import Posted, at_once, call
-from tests.e2e.journal import appended, reaches, turn_row
+from tests.e2e.journal import appended, reaches
 from tests.waiting import soon, until
 from tests.weather.ground import Ground, Hold, Scene
 
@@ -70,12 +70,10 @@ async def half_done(ground: Ground, scene: Scene) -> None:
 
 async def committing(ground: Ground, scene: Scene) -> None:
     """The worker's next commit waits for the chat that we hold."""
-
-    async def runs() -> bool:
-        return (await turn_row(ground.db, scene.posted[0]))["status"] == "running"
-
-    await until(runs)
+    await held_calls(ground, scene)
     scene.hold = await Hold.on(ground.fleet.stack.database_url, scene.chat_id)
+    assert scene.gate is not None
+    scene.gate.open()
     await scene.hold.waited_for()
 
 
@@ -128,14 +126,18 @@ async def compacting(ground: Ground) -> Scene:
     return scene
 
 
-async def titling(ground: Ground) -> Scene:
-    """A new chat, whose answer and whose title come from a model that we hold."""
-    gate, config = await ground.held_model("scripted-title")
-    before = await ground.asked("scripted-title")
-    gate.shut()
-    scene = await ground.scene(("/say titled",), model_config_id=config)
-    scene.model, scene.calls = "scripted-title", before + 2
-    return scene
+def held(name: str, *scripts: tuple[str, ...]) -> Starts:
+    """A chat whose model we hold; so is its title, which the worker asks for first."""
+
+    async def start(ground: Ground) -> Scene:
+        gate, config = await ground.held_model(name)
+        calls = await ground.asked(name) + 1
+        gate.shut()
+        scene = await ground.scene(*scripts, model_config_id=config)
+        scene.gate, scene.model, scene.calls = gate, name, calls
+        return scene
+
+    return start
 
 
 LONG = "/long 80 50"
@@ -150,9 +152,13 @@ MOMENTS = (
     Moment("safe call sent", says((SLOW, "/echo")), sent, 9),
     Moment("unsafe call sent", says((APPEND, "/say appended")), unsafe_sent, 2, steady=True),
     Moment("parallel calls half done", says((TOGETHER, "/say all done")), half_done, 9),
-    Moment("commit", says(("/hang 2", ADD, "/say added")), committing, 5, steady=True),
+    Moment("commit", held("scripted-commit", (ADD, "/say added")), committing, 3, steady=True),
     Moment(
-        "promoting", says(("/hang 2", "/say first"), ("/say second",)), committing, 5, steady=True
+        "promoting",
+        held("scripted-finish", ("/say first",), ("/say second",)),
+        committing,
+        3,
+        steady=True,
     ),
     Moment("waiting for approval", with_approval, asking, 2, approve, steady=True),
     Moment("waiting for the client", with_client_tool, asking, 2, run_client_tool, steady=True),
@@ -165,5 +171,5 @@ MOMENTS = (
         steady=True,
     ),
     Moment("compaction", compacting, held_calls, 3, steady=True),
-    Moment("title", titling, held_calls, 3, steady=True),
+    Moment("title", held("scripted-title", ("/say titled",)), held_calls, 3, steady=True),
 )

@@ -1,0 +1,101 @@
+"""What the API answers about models, providers and MCP servers, for its documentation."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, Field
+
+from chatd.core.models import EffortOptions, ModelOptions
+from chatd.core.servers import Approval, AuthType, Availability, Transport
+
+Json = dict[str, Any]
+
+
+class ModelChoice(BaseModel):
+    id: UUID
+    provider: str
+    model: str
+    display_name: str
+    is_default: bool
+    context_limit: int
+    reasoning_effort: EffortOptions | None
+
+
+class ProviderChoice(BaseModel):
+    id: UUID
+    provider: str
+    display_name: str
+    available: bool
+    unavailable_reason: Literal["missing_api_key"] | None
+    models: list[ModelChoice]
+
+
+class Choices(BaseModel):
+    providers: list[ProviderChoice]
+
+
+class Provider(BaseModel):
+    id: UUID
+    provider: str
+    display_name: str
+    base_url: str
+    enabled: bool
+    has_api_key: bool
+    source: Literal["database"]
+    created_at: datetime
+    updated_at: datetime
+
+
+class ModelConfig(BaseModel):
+    id: UUID
+    provider_id: UUID
+    provider: str
+    model: str
+    display_name: str
+    enabled: bool
+    is_default: bool
+    context_limit: int
+    compression_threshold: int
+    options: ModelOptions
+    created_by: UUID | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class McpServer(BaseModel):
+    """Secrets are never answered, only whether there is one. Members get some fields empty."""
+
+    id: UUID
+    display_name: str
+    slug: str
+    description: str
+    icon_url: str
+    transport: Transport | Literal[""] = Field(description="Empty for members.")
+    url: str
+    auth_type: AuthType
+    oauth2_client_id: str
+    has_oauth2_secret: bool
+    oauth2_auth_url: str
+    oauth2_token_url: str
+    oauth2_scopes: str
+    api_key_header: str
+    has_api_key: bool
+    has_custom_headers: bool
+    tool_allow_list: list[str]
+    tool_deny_list: list[str]
+    availability: Availability
+    enabled: bool
+    model_intent: bool
+    allow_in_plan_mode: bool
+    forward_coder_headers: bool
+    trust_annotations: bool
+    require_approval: Approval
+    tool_settings: Json
+    tool_timeout_seconds: int
+    auth_connected: bool
+    version: int
+    created_by: UUID | None
+    updated_by: UUID | None
+    created_at: datetime
+    updated_at: datetime
