@@ -22,6 +22,8 @@ MAX_STEPS = 1200
 WARN_AT = 3
 STOP_AT = 5
 """How often the very same call may come before the model is warned, and the turn ended."""
+STOP_REPEATABLE_AT = 100
+"""The same for calls whose answer may have changed."""
 
 WARNING = (
     "\n\n[You have made this exact call {times} times. Its result will not change: use what you"
@@ -247,14 +249,16 @@ def _counted(start: Start, calls: list[PlannedCall]) -> Counter[tuple[str, str]]
 
     Raises `TurnFailed` at the limit.
     """
-    counted = {_key(call) for call in calls if call.tool is None or not call.tool.repeatable}
-    start.made.update(counted)
-    times = Counter({key: start.made[key] for key in counted})
-    most = max(times.values(), default=0)
-    if most >= STOP_AT:
-        raise TurnFailed(
-            turn_error("step_limit", f"The model made the same call {most} times in this turn.")
-        )
+    start.made.update({_key(planned) for planned in calls})
+    times = Counter[tuple[str, str]]()
+    for planned in calls:
+        made = start.made[_key(planned)]
+        repeatable = planned.tool is not None and planned.tool.repeatable
+        if made >= (STOP_REPEATABLE_AT if repeatable else STOP_AT):
+            message = f"The model made the same call {made} times in this turn."
+            raise TurnFailed(turn_error("step_limit", message))
+        if not repeatable:
+            times[_key(planned)] = made
     return times
 
 

@@ -24,7 +24,10 @@ def tool(name: str, **more: Any) -> OfferedTool:
     return OfferedTool(name, name, "", {}, **more)
 
 
-TOOLS = {name: tool(name) for name in ("add", "echo")} | {"alone": tool("alone", parallel=False)}
+TOOLS = {name: tool(name) for name in ("add", "echo")} | {
+    "alone": tool("alone", parallel=False),
+    "look": tool("look", repeatable=True),
+}
 
 
 def say(text: str) -> Reads:

@@ -10,6 +10,7 @@ from chatd.core.messages import HistoryMessage
 from chatd.core.tools import ToolCall, ToolResult
 from chatd.core.work import PlannedCall
 from chatd.loop import (
+    STOP_REPEATABLE_AT,
     CallEnded,
     LoopEvent,
     OpenStep,
@@ -56,6 +57,13 @@ async def test_calls_made_before_a_crash_count_too() -> None:
     start.made.update({("add", "1"): 2})
     (answers,) = results(await run(Scripted(ask(("add", "1")), say("ok")), start=start))
     assert "3 times" in answers[0]
+
+
+async def test_a_call_whose_answer_changes_may_be_made_often_but_not_for_ever() -> None:
+    looks = [ask(("look", "1"))] * (STOP_REPEATABLE_AT - 1)
+    assert results(await run(Scripted(*looks, say("ok")))) == [["3"]] * len(looks)
+    with pytest.raises(TurnFailed):
+        await run(Scripted(*looks, ask(("look", "1")), say("ok")))
 
 
 async def test_a_turn_may_take_so_many_steps_and_no_more() -> None:

@@ -265,6 +265,10 @@ class ChatPatchBody(BaseModel):
     ) = None
     labels: Labels | None = None
     archived: Flag | None = None
+    model_config_id: UUID | None = Field(
+        default=None, description="For messages from now on that name none."
+    )
+    reasoning_effort: ReasoningEffort | None = None
     plan_mode: PlanMode | None = None
     mcp_server_ids: ServerIds | None = None
     pin_order: Annotated[StrictInt, Field(ge=-MAX_INT, le=MAX_INT)] | None = Field(
@@ -278,6 +282,8 @@ class ChatPatchBody(BaseModel):
             title=self.title,
             labels=self.labels,
             archived=self.archived,
+            model_config_id=self.model_config_id,
+            reasoning_effort=self.reasoning_effort,
             plan_mode=self.plan_mode,
             mcp_server_ids=tuple(servers) if servers is not None else None,
             pin_order=self.pin_order,

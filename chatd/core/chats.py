@@ -58,6 +58,8 @@ class ChatPatch:
     title: str | None = None
     labels: dict[str, str] | None = None
     archived: bool | None = None
+    model_config_id: UUID | None = None
+    reasoning_effort: ReasoningEffort | None = None
     plan_mode: Literal["", "plan"] | None = None
     mcp_server_ids: tuple[UUID, ...] | None = None
     pin_order: int | None = None

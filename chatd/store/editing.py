@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chatd.core.chats import MAX_TITLE, Actor, ChatPatch
 from chatd.core.errors import BadRequest
 from chatd.store.chats import require_chat
+from chatd.store import hot
 from chatd.store.db import Database, dump
 from chatd.store.family import Changed, lock_below, lock_chat, lock_in_family, run
 from chatd.store.pinning import lock_pins, pin
@@ -33,6 +34,8 @@ SET_FIELDS = text(
         archived_at = CASE WHEN CAST(:archived AS boolean) IS NULL THEN archived_at
             WHEN :archived THEN clock_timestamp() END,
         pin_order = CASE WHEN CAST(:archived AS boolean) THEN 0 ELSE pin_order END,
+        last_model_config_id = coalesce(CAST(:model AS uuid), last_model_config_id),
+        last_reasoning_effort = coalesce(:effort, last_reasoning_effort),
         plan_mode = CASE WHEN CAST(:plan_mode AS text) IS NULL THEN plan_mode
             ELSE nullif(:plan_mode, '') END,
         mcp_server_ids = coalesce(CAST(:servers AS uuid[]), mcp_server_ids)
@@ -46,6 +49,8 @@ SET_ARCHIVED = text(
 )
 
 PARENT_ARCHIVED = text("SELECT archived FROM chats WHERE id = :parent")
+
+USABLE = text(f"{hot.USABLE_MODEL} AND m.id = :model")
 
 HIDE = text("UPDATE chats SET deleted_at = clock_timestamp() WHERE id = :chat")
 
@@ -73,6 +78,7 @@ async def patch_chat(db: Database, actor: Actor, chat_id: UUID, patch: ChatPatch
         _check_pin(chat, patch)
         _check_explore(chat, patch)
         servers = await _checked_servers(connection, chat_id, patch.mcp_server_ids)
+        await _check_model(connection, patch.model_config_id)
         version = changed.versions[chat_id] = await bump(connection, chat_id)
         await connection.execute(
             SET_FIELDS,
@@ -81,6 +87,8 @@ async def patch_chat(db: Database, actor: Actor, chat_id: UUID, patch: ChatPatch
                 "title": title,
                 "labels": dump(patch.labels) if patch.labels is not None else None,
                 "archived": patch.archived,
+                "model": patch.model_config_id,
+                "effort": patch.reasoning_effort,
                 "plan_mode": patch.plan_mode,
                 "servers": servers,
             },
@@ -171,6 +179,11 @@ async def _check_parent(connection: AsyncConnection, chat: Any, patch: ChatPatch
         parent = await run(connection, PARENT_ARCHIVED, parent=chat.parent_chat_id)
         if parent[0].archived:
             raise BadRequest("The parent chat is archived.", detail="Unarchive that one first.")
+
+
+async def _check_model(connection: AsyncConnection, model_id: UUID | None) -> None:
+    if model_id is not None and not await run(connection, USABLE, model=model_id):
+        raise BadRequest("Invalid model config ID.")
 
 
 def _check_pin(chat: Any, patch: ChatPatch) -> None:

@@ -337,3 +337,19 @@ async def test_what_fails_before_the_commit_is_json_also_for_a_stream(
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
     answer = await member.post(f"/chats/{uuid4()}/messages", HELLO, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_a_chats_model_and_effort_hold_for_the_messages_that_name_none(
+    member: Person, model: str
+) -> None:
+    chat = (await member.post("/chats", {"content": text("hi")})).json()["id"]
+    unknown = await member.patch(f"/chats/{chat}", {"model_config_id": str(uuid4()), "title": "x"})
+    assert (unknown.status_code, unknown.json()["message"]) == (400, "Invalid model config ID.")
+    assert (await member.get(f"/chats/{chat}")).json()["title"] == "hi"
+    changed = await member.patch(
+        f"/chats/{chat}", {"model_config_id": model, "reasoning_effort": "high"}
+    )
+    assert changed.status_code == 204
+    sent = await member.post(f"/chats/{chat}/messages", {"content": text("more")})
+    turn = sent.json()["turn"]
+    assert (turn["model_config_id"], turn["reasoning_effort"]) == (model, "high")

@@ -1,7 +1,6 @@
 """`chatd dev` as a newcomer meets it: one command, and everything runs."""
 
 import asyncio
-import json
 import signal
 import stat
 from collections.abc import Generator, Sequence

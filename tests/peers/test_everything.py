@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator
 from typing import Any
 
-import orjson
 import pytest
 
 from tests.e2e.client import Client, call
@@ -65,7 +64,3 @@ async def test_arguments_it_refuses_come_back_as_an_error(
     turn, messages = await member.run(line, "/say I see", **only)
     assert turn["status"] == "completed"
     assert messages[2]["content"][0]["is_error"]
-
-
-def _json(messages: list[Any]) -> list[str]:
-    return orjson.loads(text_of(messages[-1]))

@@ -93,6 +93,12 @@ async def test_a_chats_status_is_that_of_its_active_or_last_turn(
         ended,
         leased,
     )
+    await seed.db.fetch(
+        """INSERT INTO open_items (id, chat_id, turn_id, owner_id, step, position, tool_call_id,
+            kind, state)
+        SELECT gen_random_uuid(), chat_id, id, owner_id, 1, 1, 'c', 'approval', 'open' FROM turns
+        WHERE status = 'requires_action'"""
+    )
     assert (await get_chat(seed.db, seed.actor.user_id, chat_id))["status"] == shown
 
 

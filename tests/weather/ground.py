@@ -37,10 +37,17 @@ class Hold:
         await self._connection.execute(lock, chat_id)
 
     async def waited_for(self) -> None:
-        """Returns when a worker wants to commit to the chat; a title does not look at fences."""
-        blocked = """SELECT 1 FROM pg_stat_activity WHERE query LIKE '%fence AS%'
-            AND pg_backend_pid() = ANY (pg_blocking_pids(pid)) LIMIT 1"""
-        await until(lambda: self._connection.fetchval(blocked))
+        """Returns when a turn's worker wants to commit to the chat, maybe behind its title."""
+        blocked = """SELECT 1 FROM pg_stat_activity, unnest(pg_blocking_pids(pid)) AS before
+            WHERE query LIKE '%fence AS%' AND (before = pg_backend_pid()
+                OR pg_backend_pid() = ANY (pg_blocking_pids(before))) LIMIT 1"""
+        try:
+            await until(lambda: self._connection.fetchval(blocked))
+        except TimeoutError:
+            busy = """SELECT pid, pg_blocking_pids(pid), left(query, 80) FROM pg_stat_activity
+                WHERE state <> 'idle'"""
+            found = [tuple(row) for row in await self._connection.fetch(busy)]
+            raise AssertionError(f"nobody commits; at work are {found}") from None
 
     async def release(self) -> None:
         """Also when the server has been killed meanwhile."""
