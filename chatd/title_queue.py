@@ -18,6 +18,8 @@ from chatd.core.errors import TimedOut, Unavailable
 
 REQUESTS = "chatd:titles"
 MAX_REQUESTS = 1000
+MAX_ASKING = 100
+"""Titles that one process waits for: each takes a connection to Redis."""
 WAIT_S = 30.0
 TTL_S = 60
 AWAY = (RedisError, OSError, TimeoutError)
@@ -39,9 +41,19 @@ class TitleQueue:
     def __init__(self, redis: Redis, *, wait_s: float = WAIT_S) -> None:
         self._redis = cast(Any, redis)  # redis-py types its commands as sync or async
         self._wait_s = wait_s
+        self._asking = 0
 
     async def ask(self, request: TitleRequest) -> str:
         """The title. Raises `Unavailable` when there is none, `TimedOut`."""
+        if self._asking >= MAX_ASKING:
+            raise Unavailable("Too many titles are asked for at the moment.")
+        self._asking += 1
+        try:
+            return await self._ask(request)
+        finally:
+            self._asking -= 1
+
+    async def _ask(self, request: TitleRequest) -> str:
         reply = f"{REQUESTS}:{uuid4().hex}"
         asked = {
             "id": reply,

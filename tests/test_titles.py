@@ -5,12 +5,14 @@ import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from redis.asyncio import Redis
 
+from chatd import title_queue
 from chatd.core.chats import ChatPatch
 from chatd.core.errors import Conflict, NotFound, TimedOut, Unavailable, UsageLimit
 from chatd.dev.served import Served
@@ -21,7 +23,7 @@ from chatd.store.config import write_setting
 from chatd.store.editing import patch_chat
 from chatd.store.spending import SpendLimits
 from chatd.store.titles import release_lease, save_asked, take_lease
-from chatd.title_queue import REQUESTS, TitleQueue
+from chatd.title_queue import REQUESTS, TitleQueue, TitleRequest
 from chatd.titles import Titles
 from chatd.turn.deps import TurnDeps
 from tests.llm.provider import failing
@@ -344,3 +346,14 @@ def naming(title: str) -> Answer:
 
 async def _empty(redis: Redis) -> bool:
     return await cast(Any, redis).llen(REQUESTS) == 0
+
+
+async def test_one_process_waits_for_so_many_titles_at_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(title_queue, "MAX_ASKING", 1)
+    queue = TitleQueue(desk.redis, wait_s=0.05)
+    request = TitleRequest(uuid4(), datetime.now(UTC), save=False)
+    for _ in range(2):
+        both = await asyncio.gather(queue.ask(request), queue.ask(request), return_exceptions=True)
+        assert [type(failed) for failed in both] == [TimedOut, Unavailable]

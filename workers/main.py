@@ -64,7 +64,9 @@ async def process(settings: Settings) -> AsyncGenerator[Process]:
     worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
     db = Database(url, application="chatd worker")
     renewals = Database(url, pool_size=1, application="chatd worker leases")
-    redis = Redis.from_url(settings.redis_url.get_secret_value(), socket_connect_timeout=2)
+    redis = Redis.from_url(
+        settings.redis_url.get_secret_value(), socket_connect_timeout=2, socket_keepalive=True
+    )
     outbound = Outbound(settings.model_allowed_cidrs, settings.mcp_allowed_cidrs)
     deps, titles = _named(settings, _deps(settings, db, redis, outbound))
     runner = Runner(
@@ -76,10 +78,8 @@ async def process(settings: Settings) -> AsyncGenerator[Process]:
     )
     sweeper = Sweeper(db, deps.wakes, deps.publisher, free=lambda: runner.free, wake=runner.wake)
     logs.bind(worker=worker_id)
-    deps.publisher.start()
-    deps.wakes.start()
-    deps.stops.start()
-    runner.start()
+    for part in (deps.publisher, deps.wakes, deps.stops, runner):
+        part.start()
     try:
         yield Process(settings, redis, deps, titles, runner, sweeper)
     finally:

@@ -79,7 +79,7 @@ class Sweeper:
         for find, mend in ((find_overdue, expire_item), (find_waits_over, end_wait)):
             unclaimed += await self._close_items(find, mend)
         for chat_id in await find_stranded(self._db):
-            version = await promote_stranded(self._db, chat_id)
+            version = await _mended(promote_stranded(self._db, chat_id), chat_id)
             if version is not None:
                 self._publisher.announce(chat_id, version)
                 unclaimed += 1
@@ -91,7 +91,7 @@ class Sweeper:
         """How many open items were closed; each may have let its turn go on."""
         closed = 0
         for item_id, chat_id in await find(self._db):
-            version = await mend(self._db, item_id, chat_id)
+            version = await _mended(mend(self._db, item_id, chat_id), chat_id)
             if version is not None:
                 self._publisher.announce(chat_id, version)
                 closed += 1
@@ -99,8 +99,19 @@ class Sweeper:
 
     async def _expire(self) -> None:
         for turn_id, chat_id in await find_expired(self._db):
-            version = await expire_turn(self._db, turn_id, chat_id)
+            version = await _mended(expire_turn(self._db, turn_id, chat_id), chat_id)
             if version is not None:
                 log.warning("lease expired", turn=str(turn_id), chat=str(chat_id))
                 self._publisher.announce(chat_id, version)
                 self._wakes.wake()
+
+
+async def _mended(mending: Awaitable[int | None], chat_id: UUID) -> int | None:
+    """What cannot be mended must not keep what can from it. Raises `Unavailable`."""
+    try:
+        return await mending
+    except Unavailable:
+        raise
+    except Exception as error:
+        log.exception("a chat could not be mended", chat=str(chat_id), error=type(error).__name__)
+        return None

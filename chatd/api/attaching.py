@@ -46,6 +46,8 @@ async def _keep(parts: Parts, submitted: Submitted, file_ids: Sequence[UUID]) ->
         log.warning("files were not linked", chat=submitted.chat_id)
         submitted.body["warnings"] = ["The files could not be linked to the chat."]
         return
+    finally:
+        parts.streams.wake()  # a claim passes over the chat that was locked
     if "files" in submitted.body:
         submitted.body["files"] = linked.files
     if linked.left_out:

@@ -111,18 +111,26 @@ async def _sent(request: Request) -> tuple[bytes, str, str]:
     declared = request.headers.get("content-type", "")
     if not declared.lower().startswith("multipart/form-data"):
         return await request.body(), _file_name(request), declared
-    async with request.form(max_files=1, max_fields=10) as form:
-        sent = [value for value in form.values() if isinstance(value, UploadFile)]
-        if not sent:
-            raise BadRequest("The form holds no file.")
-        return await sent[0].read(), sent[0].filename or "", sent[0].content_type or ""
+    try:
+        async with request.form(max_files=1, max_fields=10) as form:
+            sent = [value for value in form.values() if isinstance(value, UploadFile)]
+            if not sent:
+                raise BadRequest("The form holds no file.")
+            return await sent[0].read(), sent[0].filename or "", sent[0].content_type or ""
+    except UnicodeError:
+        # Some codecs that a client may name decode nothing.
+        raise BadRequest("The form's character set cannot be read.") from None
 
 
 def _file_name(request: Request) -> str:
     """Out of `Content-Disposition` (RFC 6266), if there is one."""
     header = Message()
     header["Content-Disposition"] = request.headers.get("content-disposition", "attachment")
-    return header.get_filename("")
+    try:
+        return header.get_filename("")
+    except ValueError:
+        # Character sets that decode nothing, numbers of parts that are no numbers.
+        return ""
 
 
 def _headers(info: FileInfo, *, inline: bool) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Answering what a turn waits for: results of the client's own tools, approvals, questions."""
 
-from typing import Annotated, Any, Literal, cast
+import asyncio
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
@@ -15,7 +16,6 @@ from chatd.api.parts import Parts, PartsDep
 from chatd.core.chats import Actor
 from chatd.core.errors import BadRequest, Conflict
 from chatd.core.reasons import SENTENCES
-from chatd.core.text import clean_json
 from chatd.core.tools import JsonObject, OfferedTool
 from chatd.mcp.forms import form_problem
 from chatd.policy.tools import tool_refusal
@@ -37,8 +37,12 @@ class ToolResultInput(BaseModel):
     is_error: Flag = False
 
     def to_answer(self) -> JsonObject:
+        """Raises `BadRequest`."""
         output = self.output
-        text = output if isinstance(output, str) else orjson.dumps(clean_json(output)).decode()
+        try:
+            text = output if isinstance(output, str) else orjson.dumps(output).decode()
+        except TypeError:
+            raise BadRequest("The output is nested too deeply.") from None
         return {"text": text, "is_error": self.is_error}
 
 
@@ -58,7 +62,7 @@ class ToolResultsBody(BaseModel):
     ]
 
     def to_answers(self) -> dict[str, JsonObject]:
-        """Raises `BadRequest` for a call that is answered twice."""
+        """Raises `BadRequest`, also for a call that is answered twice."""
         answers = {result.tool_call_id: result.to_answer() for result in self.results}
         if len(answers) < len(self.results):
             raise BadRequest("Duplicate tool_call_id.", detail="Each call is answered once.")
@@ -135,8 +139,9 @@ async def post_elicitation(
     asked = await get_item(parts.db, actor, chat, item)
     answer: JsonObject = {"action": body.action}
     if body.action == "accept" and asked.get("mode") == "form":
-        content = cast(JsonObject, clean_json(body.content or {}))
-        problem = form_problem(asked.get("schema") or {}, content)
+        content: JsonObject = body.content or {}
+        # A thread: a server's form may be made to take long.
+        problem = await asyncio.to_thread(form_problem, asked.get("schema") or {}, content)
         if problem is not None:
             raise BadRequest("The answer does not fit the form.", detail=problem)
         answer["content"] = content

@@ -10,6 +10,13 @@ Chats whose turns run in the background: post a message, follow the events, read
 
 Every request needs `Authorization: Bearer <token>`. Failures have one shape, `Problem`, with a
 stable `code`. Every answer carries `X-Request-Id`; a client may choose it.
+
+A turn with the status `requires_action` waits for its user. Its `open_items` say for what: approve
+or deny a call, send the results of tools that you run yourself, answer a server's question. It goes
+on when the last one is answered, and by itself after their deadlines.
+
+`/chats/{chat}/stream` and `/chats/watch` also speak WebSocket: each message is one event,
+`{"id", "event", "data"}`.
 """
 
 _NEVER = ("HTTPValidationError", "ValidationError")

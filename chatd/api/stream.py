@@ -76,14 +76,16 @@ class Follower:
         if state is None:
             return _gone(reader)
         frames = b""
-        if cursor is not None and not _continues(reader, known, state):
+        if cursor is None and after_id is not None and state.held:
+            reader.begin(reader.cursor.at(message_id=after_id))
+        elif known is not None and _continues(reader, known, state):
+            reader.begin(known)
+        elif cursor is not None or after_id is not None:
             frames = reader.restart()
             known = None
             state = await self._read(None)
             if state is None:
                 return frames + _gone(reader)
-        if known is not None:
-            reader.begin(known)
         frames += reader.catch_up(state, repeat=known is not None)
         return frames + reader.replay(preview)
 
@@ -207,11 +209,10 @@ class Streams:
             return 0
 
 
-def _continues(reader: Reader, known: Cursor | None, state: ChatState) -> bool:
+def _continues(reader: Reader, known: Cursor, state: ChatState) -> bool:
     """Whether a reader at this cursor may go on: this chat's, and no edit or clear since."""
     return (
-        known is not None
-        and known.chat == reader.cursor.chat
+        known.chat == reader.cursor.chat
         and state.history_version <= known.version <= state.version
     )
 

@@ -39,7 +39,15 @@ _EXTENSIONS = {
     "text/markdown": "md",
     PLAIN: "txt",
 }
-_HINTS = {"csv": "text/csv", "md": "text/markdown", "markdown": "text/markdown"}
+_JSON = "application/json"
+_HINTS = {
+    "csv": "text/csv",
+    "json": _JSON,
+    "md": "text/markdown",
+    "markdown": "text/markdown",
+}
+_MAX_PARSED = 1024 * 1024
+"""Bytes of JSON that are looked into: parsed it may take forty times as much memory."""
 
 _BINARY = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]")
 _PREAMBLE = re.compile(r"\ufeff?(?:\s++|<!--(?:-?>|.*?-->))*+", re.DOTALL)
@@ -120,7 +128,7 @@ def _text_type(data: bytes, name: str, declared: str) -> str:
     _refuse_page(text, hint)
     if hint in ("text/csv", "text/markdown"):
         return hint
-    return "application/json" if _is_json(data) else PLAIN
+    return _JSON if _is_json(data, hint) else PLAIN
 
 
 def _refuse_page(text: str, hint: str | None) -> None:
@@ -132,9 +140,11 @@ def _refuse_page(text: str, hint: str | None) -> None:
         raise _unsupported("HTML, XML and SVG are not accepted.")
 
 
-def _is_json(data: bytes) -> bool:
+def _is_json(data: bytes, hint: str | None) -> bool:
     if not data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"[")):
         return False
+    if len(data) > _MAX_PARSED:
+        return hint == _JSON
     try:
         orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError:

@@ -80,8 +80,9 @@ class LoadedTurn:
     """Why there is no model to call; None when there is one."""
     history: list[StoredMessage]
     journal: list[JournalEntry]
+    """Of the last step with calls: those of the steps before it are answered in the history."""
     items: list[Item]
-    """What its calls have waited for, oldest first."""
+    """What its calls have waited for, oldest first, in the last step in which any did."""
     notices: list["Notice"]
     """Those stored by earlier attempts."""
     started_at: datetime

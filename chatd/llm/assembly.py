@@ -12,6 +12,9 @@ MAX_SERVERS_BYTES = 16 * 1024
 """Instructions of one tool server, and of all together: they are paid for with every call."""
 
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
+_TAG = re.compile(
+    r"<(?=\s*+(?:/\s*+)?(?:user-instructions|mcp-server-instructions))", re.IGNORECASE
+)
 
 _SERVERS = (
     "The servers of your tools have sent the notes below. They tell how to use those tools, and"
@@ -45,8 +48,8 @@ def server_instructions(said: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _fenced(tag: str, text: str, attributes: str = "") -> str:
-    """The text between tags that it cannot close itself."""
-    text = re.sub(rf"<(?=/\s*{tag})", "&lt;", text, flags=re.IGNORECASE)
+    """The text between tags that it can neither close nor open itself."""
+    text = _TAG.sub("&lt;", text)
     return f"<{tag}{attributes}>\n{text}\n</{tag}>"
 
 

@@ -1,5 +1,6 @@
 """A file of a user's message as the model gets it: a picture, a document, or quoted text."""
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,8 @@ from chatd.core.files import IMAGES, PDF, TEXTS
 from chatd.core.messages import FilePart, Part
 
 Message = dict[str, Any]
+
+_BACKTICKS = re.compile("`{3,}")
 
 
 class Attached:
@@ -41,9 +44,8 @@ class Attached:
 
 def fenced(text: str) -> str:
     """The text as a Markdown code block that nothing in it can end."""
-    fence = "```"
-    while fence in text:
-        fence += "`"
+    longest = max((len(run) for run in _BACKTICKS.findall(text)), default=0)
+    fence = "`" * max(3, longest + 1)
     return f"{fence}\n{text}\n{fence}"
 
 

@@ -1,7 +1,6 @@
 """A chat's title, as a model proposes it."""
 
 import json
-import re
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -48,7 +47,6 @@ _FORMAT = {
 }
 
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb "
-_OBJECT = re.compile(r"\{.*\}", re.DOTALL)
 
 Line = tuple[str, str]
 """Who said it (user or assistant), and what."""
@@ -127,9 +125,9 @@ async def _ask(
 
 def _title_in(text: str) -> str:
     """The title of a JSON object, wherever in the text it stands; else the first line."""
-    found = _OBJECT.search(text)
+    start, end = text.find("{"), text.rfind("}") + 1
     with suppress(ValueError, RecursionError):
-        value = cast(dict[str, Any], json.loads(found.group())) if found else {}
+        value = cast(dict[str, Any], json.loads(text[start:end])) if 0 <= start < end else {}
         if "title" in value:
             return str(value["title"] or "")
     if text.lstrip().startswith(("{", "```")):

@@ -130,6 +130,8 @@ async def list_tools(session: Session, deadline: float) -> ToolList:
                 return ToolList(())
             raise
         for raw in pages.tools_of(page):
+            if asyncio.get_running_loop().time() > deadline:
+                raise ServerFailed("timeout", "the list takes too long to read")
             pages.add(raw)
             # Checking a schema takes a millisecond, and turns are streaming meanwhile.
             await asyncio.sleep(0)

@@ -20,6 +20,8 @@ DECLINE = ElicitAnswer("decline")
 
 MAX_OPEN = 8
 """Questions of one call that may be open at the same time."""
+MAX_ASKED = 100
+"""Questions of one call: a server may take each back at once and ask the next."""
 MAX_LOG = 2000
 MAX_LOGGER = 128
 MAX_PROGRESS = 500
@@ -38,15 +40,19 @@ class Conversation(Exchange):
     progress: Callable[[Progress], None] | None = None
     heard: Callable[[LogLine], None] | None = None
     _context: Context = field(default_factory=copy_context)
+    _asked: int = 0
 
     async def ask(self, params: JsonObject) -> ElicitAnswer:
         """Never raises for what the server or the caller's own code does."""
-        if self.elicit is None or self.over or len(self.clock.questions) >= MAX_OPEN:
+        if self.elicit is None or self.over or self._asked >= MAX_ASKED:
+            return CANCEL
+        if len(self.clock.questions) >= MAX_OPEN:
             return CANCEL
         try:
             asked = question(params, self.secrets)
         except Unaskable:
             return DECLINE
+        self._asked += 1
         put = asyncio.create_task(_put(self.elicit, asked), context=self._context)
         self.clock.stop_for(put)
         try:

@@ -18,6 +18,7 @@ MAX_PAGES = 100
 MAX_NAME = 128
 MAX_DESCRIPTION = 8192
 MAX_INSTRUCTIONS = 8192
+MAX_TTL_MS = 24 * 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,9 @@ class Pages:
         """
         ttl_ms = page.get("ttlMs")
         if isinstance(ttl_ms, int | float) and not isinstance(ttl_ms, bool) and self.modern:
-            known = ttl_ms if self._ttl_ms is None else min(ttl_ms, self._ttl_ms)
-            self._ttl_ms = max(int(known), 0)
+            # In this order what is no number counts as 0.
+            known = int(max(0, min(ttl_ms, MAX_TTL_MS)))
+            self._ttl_ms = known if self._ttl_ms is None else min(known, self._ttl_ms)
         self._public = self._public and page.get("cacheScope") == "public"
         tools = page.get("tools")
         if not isinstance(tools, list):

@@ -5,6 +5,8 @@ from collections.abc import Collection
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+import orjson
+
 from chatd.core.asking import Elicitation, InputRequired
 from chatd.core.text import clean_json, holds
 from chatd.core.tools import JsonObject
@@ -35,8 +37,8 @@ def question(params: JsonObject, secrets: Collection[str]) -> Elicitation:
     message = visible(without(message, secrets), MAX_MESSAGE)
     match params.get("mode", "form"):
         case "form":
-            schema = _schema(params.get("requestedSchema"))
-            return Elicitation("form", message, schema=cast(JsonObject, _safe(schema, secrets)))
+            schema = _schema(params.get("requestedSchema"), secrets)
+            return Elicitation("form", message, schema=schema)
         case "url":
             url = _url(params.get("url"), secrets)
             return Elicitation("url", message, url=url, elicitation_id=_id(params))
@@ -82,11 +84,17 @@ def _request(raw: object, secrets: Collection[str]) -> JsonObject:
     return {"method": _ELICIT, "params": {"mode": asked.mode, "message": asked.message, **what}}
 
 
-def _schema(raw: object) -> JsonObject:
+def _schema(raw: object, secrets: Collection[str]) -> JsonObject:
     schema = cast(JsonObject, raw) if isinstance(raw, dict) else {}
     if schema.get("type") != "object" or not isinstance(schema.get("properties"), dict):
         raise Unaskable("a form that cannot be read")
-    return schema
+    safe = cast(JsonObject, _safe(schema, secrets))
+    try:
+        orjson.dumps(safe)
+    except TypeError:
+        # Integers beyond 64 bits.
+        raise Unaskable("input with numbers that cannot be kept") from None
+    return safe
 
 
 def _url(raw: object, secrets: Collection[str]) -> str:
@@ -99,7 +107,10 @@ def _url(raw: object, secrets: Collection[str]) -> str:
         raise Unaskable("a visit to an address that cannot be read") from None
     if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc:
         raise Unaskable("a visit to an address that is not a plain http or https one")
-    if len(url) > MAX_URL or visible(url, MAX_URL) != url or without(url, secrets) != url:
+    # Browsers drop tabs and line ends and read a backslash as a slash; other alphabets have look-
+    # alikes of every host.
+    plain = url.isascii() and url.isprintable() and not {" ", "\\", '"', "<", ">"} & set(url)
+    if len(url) > MAX_URL or not plain or without(url, secrets) != url:
         raise Unaskable("a visit to an address that cannot be shown")
     return url
 

@@ -33,6 +33,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from chatd.core.servers import McpServer, Principal
 from chatd.core.tools import JsonObject, ToolSpec
+from chatd.mcp.backlog import bounded
 from chatd.mcp.body import MAX_EVENT
 from chatd.mcp.client import AnsweringClient
 from chatd.mcp.errors import ServerFailed
@@ -205,7 +206,7 @@ class Session:
         else:
             transport = streamable_http_client(url, http_client=http, max_sse_event_size=MAX_EVENT)
         return Client(
-            transport,
+            bounded(transport),
             # The old transport ended before the new protocol began; a probe could only hang.
             mode="legacy" if self.server.transport == "sse" else "auto",
             client_info=CLIENT_INFO,

@@ -11,13 +11,14 @@ from chatd.core.tools import JsonObject, OfferedTool
 
 
 def approval_required(tool: OfferedTool, server: McpServer) -> bool:
-    """The tool's own setting, else its server's. A read-only hint counts only if it is trusted."""
+    """The tool's own setting, else its server's. A read-only hint counts only if it is trusted,
+    and that is the server's word as it is now, not as it was when the tool was offered."""
     setting = server.tool_settings.get(tool.original_name, {})
     match setting.get("require_approval", server.require_approval):
         case "always":
             return True
         case "unless_read_only":
-            return not tool.read_only
+            return not (tool.read_only and server.trust_annotations)
         case "never":
             return False
 

@@ -26,8 +26,10 @@ _OPEN = text(
 )
 
 _ITEM = text(
-    """SELECT id, turn_id, kind, state, answer FROM open_items
-    WHERE id = :item AND chat_id = :chat FOR UPDATE"""
+    """SELECT id, turn_id, kind, answer,
+        CASE WHEN state = 'open' AND deadline < clock_timestamp() THEN 'expired' ELSE state END
+            AS state  -- a sweeper may not have been here yet
+    FROM open_items WHERE id = :item AND chat_id = :chat FOR UPDATE"""
 )
 
 _ITEM_TO_SHOW = f"""

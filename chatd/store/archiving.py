@@ -23,7 +23,8 @@ FROM chats r WHERE r.parent_chat_id IS NULL AND NOT r.archived AND r.deleted_at 
             SELECT m.created_at FROM chat_messages m WHERE m.chat_id = c.id AND NOT m.deleted
             ORDER BY m.id DESC LIMIT 1) AS last ON true
         WHERE (c.id = r.id OR c.root_chat_id = r.id) AND c.deleted_at IS NULL AND (
-            last.created_at >= clock_timestamp() - make_interval(days => {{days}})
+            c.updated_at >= clock_timestamp() - make_interval(days => {{days}})
+            OR last.created_at >= clock_timestamp() - make_interval(days => {{days}})
             OR EXISTS (SELECT 1 FROM turns t WHERE t.chat_id = c.id
                 AND (t.status = 'queued' OR t.status IN {hot.ACTIVE}))))
 """
@@ -43,7 +44,8 @@ NOTE = text(
 
 async def find_stale(db: Database, config: DeploymentConfig) -> Sequence[tuple[UUID, UUID]]:
     """Roots and their owners, oldest first: the family's last message is older than the window,
-    nothing runs or waits in it, and the root is not pinned."""
+    nothing runs or waits in it, and the root is not pinned. Nor was it touched otherwise: one that
+    its user takes out of the archive would go back in ten minutes."""
     if not config.auto_archive_days:
         return []
     rows = await db.fetch(FIND_STALE, config.auto_archive_days)

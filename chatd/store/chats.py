@@ -54,11 +54,12 @@ _OWNED = "SELECT 1 FROM chats WHERE id = $1 AND owner_id = $2 AND deleted_at IS 
 
 
 async def get_chat(db: Database, owner_id: UUID, chat_id: UUID) -> Any:
-    """Raises `NotFound` also for somebody else's chat."""
+    """With all chats below it. Raises `NotFound` also for somebody else's chat."""
     row = await db.fetch_one(f"{CHATS} AND c.id = $2", owner_id, chat_id)
     if row is None:
         raise NotFound
-    return stored_chat_view(row)
+    children = await _children(db, owner_id, [chat_id], None)
+    return {**stored_chat_view(row), "children": children.get(str(chat_id), [])}
 
 
 async def list_chats(

@@ -131,9 +131,12 @@ async def _stop_or_go_on(
 async def _pin(
     connection: AsyncConnection, actor: Actor, chat: Any, patch: ChatPatch, changed: Changed
 ) -> None:
-    """Where the chat is asked to be; an archived one is not pinned."""
-    wanted = 0 if patch.archived and chat.pin_order else patch.pin_order
-    if wanted is not None:
+    """Where the chat is asked to be; an archived one is not pinned.
+
+    What was not pinned and will not be leaves the others alone: a child must not lock its root.
+    """
+    wanted = 0 if patch.archived else patch.pin_order
+    if wanted or (wanted == 0 and chat.pin_order):
         await pin(connection, actor, chat, wanted, changed)
 
 

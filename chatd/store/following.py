@@ -29,6 +29,7 @@ SELECT coalesce(max(id), 0) AS id FROM chat_messages WHERE chat_id = $1 AND vers
 
 STATE = f"""
 SELECT c.version, c.history_version,
+    EXISTS (SELECT 1 FROM chat_messages m WHERE m.id = $2 AND {READABLE}) AS held,
     (SELECT json_agg(x) FROM (SELECT {hot.TURN_COLUMNS} FROM turns t
         WHERE t.chat_id = c.id AND t.status = 'queued' ORDER BY t.position) AS x) AS queue,
     (SELECT json_agg(x) FROM (SELECT {hot.TURN_COLUMNS}, {USAGE}, {OPEN_ITEMS}, t.commits,
@@ -70,6 +71,8 @@ class ChatState:
     has_more: bool
     queue: list[Any]
     turns: list[TurnState]
+    held: bool = False
+    """Whether the message that was asked after is still in the history."""
     own: TurnState | None = None
     """The one turn that was asked for, whatever its age, also when it is queued."""
 
@@ -94,6 +97,7 @@ async def read_state(
         has_more=has_more,
         queue=[queued_view(turn) for turn in load(row["queue"]) or ()],
         turns=[_turn_state(turn) for turn in reversed(load(row["turns"]) or [])],
+        held=row["held"],
         own=_turn_state(own) if own is not None else None,
     )
 

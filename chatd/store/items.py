@@ -15,6 +15,7 @@ from chatd.core.work import CallOutcome, Claim, Notice, PlannedCall
 from chatd.store.agents import answered_already
 from chatd.store.db import Database, dump, load
 from chatd.store.ids import new_id
+from chatd.store.stopping import CANCEL_ITEMS
 from chatd.store.versions import bump
 from chatd.store.work import patiently
 
@@ -63,7 +64,8 @@ _INSERT = text(
         n.memory, n.child_chat_id, clock_timestamp() + make_interval(secs => n.deadline_s), :version
     FROM jsonb_to_recordset(CAST(:items AS jsonb)) AS n(id uuid, step int, position int,
         tool_call_id text, kind text, data jsonb, memory jsonb, child_chat_id uuid,
-        deadline_s float8)"""
+        deadline_s float8)
+    ON CONFLICT (id) DO NOTHING"""
 )
 
 _PARK = text(
@@ -183,16 +185,18 @@ async def _write_parked(
     # What waits for an approval has not begun: it stays as intended.
     begun = [planned.position for planned, item in waiting if item.kind != "approval"]
     await connection.execute(_WAITING, turn | {"step": step, "positions": begun})
-    await _insert(connection, claim, waiting, version)
+    # What a call asked whose end has not taken it back must not hold up the turn.
+    await connection.execute(CANCEL_ITEMS, {"turns": [claim.turn_id], "version": version})
+    await _insert(connection, claim, [new_id() for _ in waiting], waiting, version)
 
 
 async def _insert(
     connection: AsyncConnection,
     claim: Claim,
+    ids: Sequence[UUID],
     waiting: Sequence[tuple[PlannedCall, NewItem]],
     version: int,
-) -> list[UUID]:
-    ids = [new_id() for _ in waiting]
+) -> None:
     rows = [
         {
             "id": str(item_id),
@@ -207,32 +211,27 @@ async def _insert(
         }
         for item_id, (planned, item) in zip(ids, waiting, strict=True)
     ]
-    await connection.execute(
-        _INSERT,
-        {
-            "chat": claim.chat_id,
-            "turn": claim.turn_id,
-            "owner": claim.owner_id,
-            "version": version,
-            "items": dump(rows),
-        },
-    )
-    return ids
+    place = {"chat": claim.chat_id, "turn": claim.turn_id, "owner": claim.owner_id}
+    await connection.execute(_INSERT, place | {"version": version, "items": dump(rows)})
 
 
 async def open_item(
-    db: Database, claim: Claim, planned: PlannedCall, item: NewItem
-) -> tuple[UUID, int]:
-    """Ask while the call stays open and the turn runs on. Answers the item and the chat's version.
+    db: Database, claim: Claim, item_id: UUID, planned: PlannedCall, item: NewItem
+) -> int:
+    """Ask while the call stays open and the turn runs on, once however often it is written.
 
-    Raises `LeaseLost`.
+    Answers the chat's version. Raises `LeaseLost`.
     """
-    async with db.statements() as connection:
-        await _fenced(connection, claim)
-        version = await bump(connection, claim.chat_id)
-        (item_id,) = await _insert(connection, claim, [(planned, item)], version)
-        await connection.execute(_TOUCH, {"turn": claim.turn_id, "version": version})
-    return item_id, version
+
+    async def write() -> Any:
+        async with db.statements() as connection:
+            await _fenced(connection, claim)
+            version = await bump(connection, claim.chat_id)
+            await _insert(connection, claim, [item_id], [(planned, item)], version)
+            await connection.execute(_TOUCH, {"turn": claim.turn_id, "version": version})
+        return version
+
+    return await patiently(write)
 
 
 async def read_answer(db: Database, item_id: UUID) -> tuple[str, JsonObject | None]:

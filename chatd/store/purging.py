@@ -10,14 +10,17 @@ GRACE_S = 60.0
 """How long a deleted chat keeps its rows: watchers who missed the news still find what it was."""
 
 _REMOVE = """
+), family AS (
+    SELECT id FROM gone
+    UNION SELECT c.id FROM gone JOIN chats c ON c.root_chat_id = gone.id
+    UNION SELECT c.id FROM gone JOIN chats c ON c.parent_chat_id = gone.id
 ), journal AS (
     UPDATE tool_calls j SET arguments = NULL, result = NULL
-    FROM chats c WHERE j.chat_id = c.id AND (c.id IN (SELECT id FROM gone)
-        OR c.root_chat_id IN (SELECT id FROM gone) OR c.parent_chat_id IN (SELECT id FROM gone))
+    WHERE j.chat_id = ANY (ARRAY(SELECT id FROM family))
 )
 DELETE FROM chats USING gone WHERE chats.id = gone.id RETURNING chats.id
 """
-"""The chats below go with theirs."""
+"""The chats below go with theirs. The journal outlives all chats: it is only read by index."""
 
 PURGE_CHATS = f"""
 WITH gone AS (
@@ -46,9 +49,12 @@ DELETE FROM files USING unnamed WHERE files.id = unnamed.id RETURNING files.id
 FORGET_KEYS = f"""
 UPDATE turns SET idempotency_key = NULL WHERE id IN (
     SELECT id FROM turns WHERE idempotency_key IS NOT NULL
-        AND queued_at < clock_timestamp() - interval '24 hours' LIMIT {BATCH})
+        AND queued_at < clock_timestamp() - interval '24 hours' LIMIT {BATCH}
+    FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING id
 """
+"""Turns of many chats, none of which is locked: it must wait for no command, which may be waiting
+for another of them."""
 
 
 async def purge_chats(db: Database, grace_s: float = GRACE_S) -> int:

@@ -40,6 +40,11 @@ WHERE $2::float8 IS NULL OR NOT EXISTS (
         AND e.kind = 'lost' AND e.at > clock_timestamp() - make_interval(secs => $2))
 """
 
+RECORDED = """
+SELECT 1 FROM chat_messages
+WHERE turn_id = $1 AND step = $2 AND position = 0 AND usage IS NOT NULL
+"""
+
 RECORD_EXPIRED = text(
     """WITH lost AS (
         SELECT t.owner_id, t.chat_id, t.id, t.model_config_id, coalesce((
@@ -113,6 +118,11 @@ async def record_usage(
     """Write lines. With `unless_lost_since_s`: not for a turn that got a `lost` line in the last
     so many seconds, because a sweeper has then already counted the call."""
     await db.fetch(RECORD, dump([_line(entry) for entry in entries]), unless_lost_since_s)
+
+
+async def is_recorded(db: Database, turn_id: UUID, step: int) -> bool:
+    """Whether the answer of this step is a message that the ledger has a line for."""
+    return await db.fetch_one(RECORDED, turn_id, step) is not None
 
 
 async def chat_usage(db: Database, owner_id: UUID, chat_id: UUID) -> Any:

@@ -5,13 +5,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
+from uuid import UUID
 
 from chatd.core.asking import ElicitAnswer, Elicitation, InputRequired, LogLine, Progress
 from chatd.core.errors import Unavailable
 from chatd.core.items import ELICITATION_S, Item, NewItem, Waits
 from chatd.core.tools import JsonObject
 from chatd.core.work import Claim, PlannedCall
+from chatd.store.ids import new_id
 from chatd.store.items import expire_item, open_item, read_answer
+from chatd.store.work import patiently
 from chatd.stream.publisher import TurnFeed
 from chatd.turn.deps import TurnDeps
 from chatd.turn.settled import settled
@@ -37,10 +40,10 @@ class Asking:
 
     async def elicit(self, question: Elicitation) -> ElicitAnswer:
         """Ask the user while the call stays open. Raises `LeaseLost`."""
-        item = replace(_item(self._planned, question), memory=None)
-        item_id, version = await open_item(self._deps.db, self._claim, self._planned, item)
-        self._deps.publisher.announce(self._claim.chat_id, version, owner_id=self._claim.owner_id)
+        item_id, item = new_id(), replace(_item(self._planned, question), memory=None)
         try:
+            opened = open_item(self._deps.db, self._claim, item_id, self._planned, item)
+            self._tell(await settled(opened))
             while True:
                 await asyncio.sleep(LOOK_S)
                 try:
@@ -50,9 +53,20 @@ class Asking:
                 if state != "open":
                     return _answered(answer)
         except asyncio.CancelledError:
-            chat = self._claim.chat_id
-            await settled(expire_item(self._deps.db, item_id, chat, state="cancelled"))
+            await settled(self._take_back(item_id))
             raise
+
+    async def _take_back(self, item_id: UUID) -> None:
+        """Nobody waits for the answer; it may be that the question was never put."""
+        chat = self._claim.chat_id
+        version = await patiently(
+            lambda: expire_item(self._deps.db, item_id, chat, state="cancelled")
+        )
+        if version is not None:
+            self._tell(version)
+
+    def _tell(self, version: int) -> None:
+        self._deps.publisher.announce(self._claim.chat_id, version, owner_id=self._claim.owner_id)
 
     def progress(self, progress: Progress) -> None:
         """Shown as it comes, but not faster than anybody can read."""

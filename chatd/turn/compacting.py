@@ -13,7 +13,7 @@ import orjson
 from chatd import logs, telemetry
 from chatd.core.answers import Answer
 from chatd.core.config import thresholds
-from chatd.core.errors import TurnError, TurnFailed, turn_error
+from chatd.core.errors import LeaseLost, TurnError, TurnFailed, turn_error
 from chatd.core.messages import (
     HistoryMessage,
     NewMessage,
@@ -28,6 +28,7 @@ from chatd.llm.compaction import Calling, entered, has_answers, is_due, opening,
 from chatd.llm.errors import too_long
 from chatd.store.compacting import CompactionRow, commit_compaction
 from chatd.turn.deps import TurnDeps
+from chatd.turn.ledger import Ledger
 from chatd.turn.record import Recorder
 from chatd.turn.settled import settled
 
@@ -49,12 +50,14 @@ class Compactor:
         turn: LoadedTurn,
         model: Model,
         record: Recorder,
+        ledger: Ledger,
         tell: Callable[[Notice], None],
     ) -> None:
         self._deps = deps
         self._claim = turn.claim
         self._model = model
         self._record = record
+        self._ledger = ledger
         self._tell = tell
         own = thresholds(turn.personal).get(str(model.config_id))
         self._threshold = model.compression_threshold if own is None else own
@@ -143,7 +146,7 @@ class Compactor:
             raise
         runtime_ms = int((time.monotonic() - began) * 1000)
         rows = self._rows(answer, step, source, runtime_ms)
-        await settled(self._commit(rows))
+        await settled(self._commit(rows, answer))
         telemetry.labelled(telemetry.COMPACTIONS, "success").inc()
         history[:] = [
             HistoryMessage(role=row.message.role, content=row.message.content)
@@ -153,9 +156,14 @@ class Compactor:
         self._entered = self._since_summary = None
         self._fresh = self._done = True
 
-    async def _commit(self, rows: list[CompactionRow]) -> None:
-        with telemetry.stage("commit"):
-            committed = await commit_compaction(self._deps.db, self._claim, rows)
+    async def _commit(self, rows: list[CompactionRow], answer: Answer) -> None:
+        try:
+            with telemetry.stage("commit"):
+                committed = await commit_compaction(self._deps.db, self._claim, rows)
+        except LeaseLost:
+            self._ledger.lost(answer)
+            raise
+        self._ledger.summed_up(answer)
         shown = [place for place, row in enumerate(rows) if row.visibility == "user"]
         self._record.publish(
             committed,

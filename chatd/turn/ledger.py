@@ -7,13 +7,14 @@ from typing import Any
 
 from chatd import logs
 from chatd.core.answers import Answer
+from chatd.core.errors import Unavailable
 from chatd.core.models import Model
 from chatd.core.tools import OfferedTool
 from chatd.core.usage import Spent, UsageKind, estimated_usage, price
 from chatd.core.work import Claim
 from chatd.llm.request import encode
 from chatd.store.db import Database
-from chatd.store.usage import record_usage
+from chatd.store.usage import is_recorded, record_usage
 
 WRITE_S = 2.0
 """It is done when the turn is over, and must not hold up the next one."""
@@ -53,6 +54,20 @@ class Ledger:
             self.lost(answer)
         elif answer.usage is None and answer.parts():
             self._add("step", answer)
+
+    def summed_up(self, answer: Answer) -> None:
+        """A commit has made it the summary of a history; its line is there then as above."""
+        if answer.usage is None:
+            self._add("compaction", answer)
+
+    async def has(self, answer: Answer, step: int) -> bool:
+        """Whether the commit at which the turn was lost has landed after all, with this answer."""
+        if answer.usage is None:
+            return False
+        try:
+            return await is_recorded(self._db, self._claim.turn_id, step)
+        except Unavailable:
+            return False
 
     async def write(self, *, ours: bool) -> None:
         """Once, at the end, as well as it goes.

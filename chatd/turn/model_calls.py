@@ -43,7 +43,7 @@ class ModelCalls:
         self._still_mine = still_mine
         self._instructions = instructions(turn)
         self._files = Attachments(deps.db, turn.claim.chat_id)
-        self._compactor = Compactor(deps, turn, model, record, self._tell)
+        self._compactor = Compactor(deps, turn, model, record, ledger, self._tell)
 
     async def complete(
         self, history: list[HistoryMessage], step: int

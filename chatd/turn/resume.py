@@ -72,7 +72,11 @@ def _calls(message: HistoryMessage) -> list[ToolCallPart]:
 
 
 def _planned(entry: JournalEntry, tools: Mapping[str, OfferedTool]) -> PlannedCall:
-    return PlannedCall(entry.call, entry.step, entry.position, tools.get(entry.call.name))
+    """Another server's tool under the same name is not the one that was asked for."""
+    tool = tools.get(entry.call.name)
+    if tool is not None and tool.server_id != entry.server_id:
+        tool = None
+    return PlannedCall(entry.call, entry.step, entry.position, tool)
 
 
 def _to_run(entry: JournalEntry) -> bool:

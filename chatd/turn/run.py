@@ -53,8 +53,11 @@ async def run_turn(deps: TurnDeps, claim: Claim, control: Control) -> str:
         if control.stop is None:
             raise
         ended = await asyncio.shield(turn.stopped())
-    await turn.inform(ended)
-    await turn.account(ended)
+    try:
+        await settled(turn.wind_up(ended))
+    except asyncio.CancelledError:
+        if control.stop is None:
+            raise
     return ended
 
 
@@ -256,15 +259,14 @@ class _Turn:
         except Unavailable:
             return True
 
-    async def inform(self, ended: str) -> None:
-        """Whoever waits for this chat may go on."""
+    async def wind_up(self, ended: str) -> None:
+        """Whoever waits for this chat may go on; and what was paid for and is not history counts."""
         if self._is_child and ended not in ("lost", "handed_back"):
             await inform_parent(self._deps, self._claim)
-
-    async def account(self, ended: str) -> None:
-        """At the very end: what was paid for and is not history."""
-        self._ledger.lost(self._answer)
-        await self._ledger.write(ours=ended != "lost")
+        ours = ended != "lost"
+        if ours or not await self._ledger.has(self._answer, self._step):
+            self._ledger.lost(self._answer)
+        await self._ledger.write(ours=ours)
 
     def _runtime(self) -> int:
         return int((time.monotonic() - self._began) * 1000)

@@ -10,7 +10,8 @@ from chatd.core.chats import NewTurn
 from chatd.core.deltas import TextDelta
 from tests.api.following import Stage, allowed, staged
 from tests.api.test_stream import commands, posting
-from tests.seed import Seed, said
+from tests.seed import Seed, answer, said
+from tests.store.working import finish
 from tests.watching import watching
 
 
@@ -62,3 +63,14 @@ async def test_whoever_follows_the_chat_drops_what_was_edited(stage: Stage) -> N
         await watch.until(lambda w: [*w.view.messages] != [message] and w.view.messages)
     assert "history_reset" in [event.name for event in watch.events]
     assert [m["content"] for m in watch.view.messages.values()] == [said("other")]
+
+
+async def test_whoever_has_a_message_that_was_edited_meanwhile_begins_afresh(stage: Stage) -> None:
+    """It says which message it has and no cursor: it asked for the list before the edit."""
+    claim = await stage.seed.claimed("one")
+    (last,) = (await finish(stage.seed, claim, answer("first"))).messages
+    edited = await commands(stage).regenerate(stage.seed.actor, claim.chat_id, NewTurn([]))
+    async with stage.watching(claim.chat_id, after_id=last[0]) as watch:
+        await watch.until(lambda w: w.view.status)
+    assert watch.events[0].name == "history_reset"
+    assert list(watch.view.messages) == [edited.body["message"]["id"]]

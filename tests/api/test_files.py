@@ -109,6 +109,9 @@ async def test_an_upload_says_what_it_is(member: Person) -> None:
         ('attachment; filename="a b.txt"', "a b.txt"),
         ("attachment; filename*=UTF-8''%E6%97%A5%0D%0A%00.txt", "日\ufffd.txt"),
         ("attachment; filename*=nonsense''%ff%fe.txt", None),
+        ("attachment; filename*=undefined''x.txt", "file.txt"),
+        ("attachment; filename*=idna''%ff.txt", None),
+        ("attachment; filename*" + "9" * 5000 + "*=utf-8''x", "file.txt"),
         ("attachment; filename=", "file.txt"),
         ("nonsense", "file.txt"),
     ],
@@ -136,6 +139,12 @@ async def test_a_form_without_a_file_is_refused(member: Person, body: bytes) -> 
     form = {"content_type": "multipart/form-data; boundary=b"}
     assert (await upload(member, body, **form)).status_code == 400
     assert (await upload(member, body, content_type="multipart/form-data")).status_code == 400
+
+
+async def test_a_form_in_a_character_set_that_decodes_nothing_is_refused(member: Person) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\nx\r\n--b--\r\n'
+    form = {"content_type": "multipart/form-data; boundary=b; charset=undefined"}
+    assert (await upload(member, part, **form)).status_code == 400
 
 
 # --- downloading

@@ -11,7 +11,7 @@ from chatd.core.work import Claim, PlannedCall
 from chatd.store.db import Database
 from chatd.store.items import park_turn
 from chatd.store.work import claim_turns, commit_step
-from tests.api.conftest import Person
+from tests.api.conftest import BASE, Person
 from tests.api.test_tools import add, chat_of
 from tests.seed import answer
 
@@ -151,8 +151,49 @@ async def test_a_forms_answer_is_checked_against_the_form(
     for content in ({"age": "old"}, {}, {"age": 3, "more": 1}, None):
         refused = await member.post(path, {"action": "accept", "content": content})
         assert (refused.status_code, refused.json()["code"]) == (400, "bad_request")
+    for content in (
+        {"age": [["x"]]},
+        {"age": {"a": 1}},
+        {"age": ["x"] * 101},
+        {"age": "x" * 66_000},
+    ):
+        refused = await member.post(path, {"action": "accept", "content": content})
+        assert (refused.status_code, refused.json()["code"]) == (400, "bad_request")
+        assert len(refused.text) < 2000
     fine = await member.post(path, {"action": "accept", "content": {"age": 36}})
     assert fine.json()["answer"] == {"action": "accept", "content": {"age": 36}}
+
+
+@pytest.mark.parametrize(
+    "field", [{"type": "file"}, "text", {"anyOf": {"type": 1}}, {"minLength": "x"}, {"enum": 5}]
+)
+async def test_a_form_that_makes_no_sense_can_be_answered(
+    member: Person, server: str, db: Database, field: Any
+) -> None:
+    """The server sees what the user said, instead of a turn that nobody can free."""
+    schema = {"type": "object", "properties": {"a": field}}
+    data = {"mode": "form", "message": "?", "schema": schema}
+    chat, (item,) = await parked(db, member, server, NewItem("elicitation", data, 60))
+    path = f"/chats/{chat}/elicitations/{item['id']}"
+    fine = await member.post(path, {"action": "accept", "content": {"a": "b"}})
+    assert fine.status_code == 200, fine.text
+
+
+async def test_json_that_nests_too_deeply_to_be_kept_is_a_bad_request(
+    member: Person, server: str, db: Database
+) -> None:
+    data = {"tool_name": "pick", "args": "{}"}
+    chat, _ = await parked(db, member, server, NewItem("tool_result", data, 60))
+    for depth in (260, 1000, 100_000):
+        output = "[" * depth + "]" * depth
+        body = f'{{"results": [{{"tool_call_id": "c1", "output": {output}}}]}}'
+        answered = await member.http.post(
+            f"{BASE}/chats/{chat}/tool-results",
+            content=body,
+            headers={"content-type": "application/json"},
+        )
+        assert (answered.status_code, answered.json()["code"]) == (400, "bad_request")
+    assert await status_of(member, chat) == "requires_action"
 
 
 async def test_an_archived_chats_items_are_closed(

@@ -286,6 +286,31 @@ async def test_a_reader_without_a_cursor_may_say_which_message_it_has(stage: Sta
     assert list(watch.view.messages) == [ended.messages[1][0]]
 
 
+async def test_a_reader_that_has_the_newest_message_is_told_none_of_them_again(
+    stage: Stage,
+) -> None:
+    claim = await stage.seed.claimed()
+    ended = await finish(stage.seed, claim, answer("a"))
+    async with stage.watching(claim.chat_id, after_id=ended.messages[0][0]) as watch:
+        await watch.until(lambda w: w.view.status)
+        sent = await commands(stage).send_message(
+            stage.seed.actor, claim.chat_id, NewTurn(said("b"))
+        )
+        await watch.until(lambda w: w.view.messages)
+    told = [event.data["message"]["id"] for event in watch.events if event.name == "message"]
+    assert told == [sent.body["message"]["id"]]
+
+
+async def test_a_message_that_the_chat_does_not_have_begins_afresh(stage: Stage) -> None:
+    claim = await stage.seed.claimed()
+    ended = await finish(stage.seed, claim, answer("a"))
+    newest = ended.messages[0][0]
+    async with stage.watching(claim.chat_id, after_id=newest + 1000) as watch:
+        await watch.until(lambda w: w.view.status)
+    assert names(watch)[0] == "history_reset"
+    assert list(watch.view.messages)[-1] == newest
+
+
 async def test_a_deleted_chat_ends_its_streams(stage: Stage) -> None:
     chat_id = await stage.seed.chat_id()
     async with stage.watching(chat_id) as watch:

@@ -1,5 +1,6 @@
 """What a file is, by its bytes, and what it may be called."""
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from chatd.core.errors import BadRequest
 from chatd.core.files import MAX_NAME, new_upload, safe_name
 
+LARGE = b"[" + b"[]," * 3_000_000 + b"[]]"
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 20
 
 
@@ -53,6 +55,9 @@ KINDS: list[tuple[bytes, dict[str, str], str]] = [
     (b"\xef\xbb\xbf [1, 2]\n", {"name": "list.txt"}, "application/json"),
     (b'{"a": 1', {"name": "a.json"}, "text/plain"),
     (b"[" * 100_000, {}, "text/plain"),
+    (LARGE, {}, "text/plain"),
+    (LARGE, {"name": "a.json"}, "application/json"),
+    (LARGE, {"declared": "application/json"}, "application/json"),
     (b"a,b\n1,2\n", {"name": "A.CSV"}, "text/csv"),
     (b"a,b\n1,2\n", {"declared": "text/csv; charset=utf-8"}, "text/csv"),
     (b"# hi", {"name": "README.md"}, "text/markdown"),
@@ -97,3 +102,13 @@ def test_long_names_keep_their_end(name: str) -> None:
     short = safe_name(name)
     assert len(short.encode()) <= MAX_NAME
     assert short.endswith(".csv") is name.endswith(".csv")
+
+
+def test_what_is_large_is_not_taken_apart_to_see_what_it_is() -> None:
+    tracemalloc.start()
+    try:
+        new_upload(LARGE, name="a.json")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * len(LARGE)

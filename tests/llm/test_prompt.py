@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import given, strategies
 
 from chatd.core.messages import HistoryMessage, Media, Part, Role
+from chatd.llm.attached import fenced
 from chatd.llm.prompt import INTERRUPTED, chat_messages
 
 PNG = Media(media_type="image/png", data="aWNvbg==")
@@ -283,3 +284,10 @@ def test_every_call_has_exactly_one_result_right_after_it(history: list[HistoryM
 def test_what_is_built_is_json() -> None:
     history = [message("assistant", call("a")), message("tool", result("a", media=[PNG]))]
     assert json.loads(json.dumps(chat_messages(["s"], history)))
+
+
+def test_a_file_of_nothing_but_backticks_is_fenced_all_the_same() -> None:
+    """At once: a worker that looks for the fence step by step has time for nothing else."""
+    ticks = "`" * 900_000
+    lines = fenced(ticks).split("\n")
+    assert lines == ["`" * 900_001, ticks, "`" * 900_001]

@@ -9,7 +9,8 @@ import pytest
 from chatd.core.asking import ElicitAnswer, Elicitation, Progress
 from chatd.core.servers import SHARED, ApiKeyAuth
 from chatd.mcp import pool as pool_module
-from chatd.mcp.conversation import MAX_OPEN
+from chatd.mcp.backlog import MAX_BACKLOG
+from chatd.mcp.conversation import MAX_ASKED, MAX_OPEN
 from chatd.mcp.pool import SessionPool
 from tests.mcp.peer import Peer, Say, call, event, result, running, server_at
 from tests.mcp.questions import FORM, Person, Way, asking, demo, named, texts
@@ -70,6 +71,10 @@ async def test_a_page_to_visit_is_shown_with_its_whole_address(pool: SessionPool
         "https://good.example@bad.example/",
         "https://[::1/",
         "https://bad.example/\u202egnp.exe",
+        "https://bad.example\\.good.example/",
+        "https://good.example\t.bad.example/",
+        "https://g\u043e\u043ed.example/",
+        "https://good.example/ (safe)",
         "https://long.example/" + "x" * 5000,
         "",
     ],
@@ -332,6 +337,55 @@ async def test_a_flood_of_questions_opens_only_a_few(pool: SessionPool) -> None:
         answer = await call(pool, server_at(peer.url), SHARED, "add", {}, elicit=person)
     assert "'action': 'cancel'" in answer.text
     assert len(person.asked) == MAX_OPEN
+
+
+async def test_one_call_asks_only_so_often(pool: SessionPool) -> None:
+    person = Person(named("Ann"))
+    async with running(Peer(modern=False)) as peer:
+
+        async def insist(exchange: Exchange, message: dict[str, Any]) -> None:
+            await exchange.begin()
+            told: dict[str, Any] = {}
+            for number in range(MAX_ASKED + 1):
+                question = {"id": f"q{number}", "method": "elicitation/create", "params": FORM}
+                await exchange.chunk(event(question))
+                told = await peer.reply(f"q{number}")
+            await exchange.chunk(event({"id": message["id"], "result": texts(str(told))}))
+            await exchange.end()
+
+        peer.says["tools/call"] = insist
+        answer = await call(pool, server_at(peer.url), SHARED, "add", {}, elicit=person)
+    assert "'action': 'cancel'" in answer.text
+    assert len(person.asked) == MAX_ASKED
+
+
+@pytest.mark.parametrize("modern", [True, False])
+async def test_a_flood_of_requests_does_not_pile_up(pool: SessionPool, modern: bool) -> None:
+    """A server that asks much and takes answers slowly."""
+    taken = asyncio.Event()
+    most = 0
+    async with running(Peer(modern=modern)) as peer:
+
+        async def slow(exchange: Exchange, message: dict[str, Any]) -> None:
+            await taken.wait()
+            await exchange.answer(status=202)
+
+        async def flood(exchange: Exchange, message: dict[str, Any]) -> None:
+            nonlocal most
+            await exchange.begin()
+            for start in range(0, 2000, 100):
+                asked = [{"id": f"q{start + number}", "method": "ping"} for number in range(100)]
+                await exchange.chunk(b"".join(event(ping) for ping in asked))
+                most = max(most, len(asyncio.all_tasks()))
+            await exchange.chunk(event({"id": message["id"], "result": texts("said")}))
+            await exchange.end()
+
+        peer.says |= {"tools/call": flood, "POST": slow}
+        answer = await call(pool, server_at(peer.url), SHARED, "add", {})
+        most = max(most, len(asyncio.all_tasks()))
+        taken.set()
+    assert answer.text == "said"
+    assert most < MAX_BACKLOG + 100
 
 
 async def test_a_question_holds_no_secret_and_nothing_invisible(pool: SessionPool) -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from chatd.mcp.errors import ServerFailed
-from chatd.mcp.listing import MAX_DESCRIPTION, MAX_TOOLS, Pages, ToolList
+from chatd.mcp.listing import MAX_DESCRIPTION, MAX_TOOLS, MAX_TTL_MS, Pages, ToolList
 
 SERVER = UUID(int=1)
 SCHEMA = {"type": "object"}
@@ -89,6 +89,16 @@ def test_the_shortest_time_to_live_of_all_pages_holds() -> None:
     for ttl_ms in (5000, -3, 9000):
         pages.tools_of({"tools": [], "ttlMs": ttl_ms, "cacheScope": "public"})
     assert (pages.result(None).ttl_ms, pages.result(None).cache_scope) == (0, "public")
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [(float("inf"), MAX_TTL_MS), (float("nan"), 0), (10**400, MAX_TTL_MS), (float("-inf"), 0)],
+)
+def test_a_time_to_live_that_is_no_time_spoils_no_list(said: float, known: int) -> None:
+    pages = Pages(SERVER, modern=True)
+    pages.tools_of({"tools": [], "ttlMs": said})
+    assert pages.result(None).ttl_ms == known
 
 
 def test_an_old_server_says_nothing_of_time() -> None:

@@ -160,3 +160,15 @@ async def test_a_server_that_says_its_tools_changed_is_heard(
         await pool.list_tools(server_at(peer.url), SHARED)
         assert await changed.get() == (1, "shared")
         await pool.aclose()
+
+
+async def test_a_list_that_takes_long_to_read_is_given_up(pool: SessionPool) -> None:
+    """However fast it came: reading it takes the time of all turns of a worker."""
+    choices = [{"type": "string"}] * 1900
+    tools = [
+        ADD | {"name": f"t{number}", "inputSchema": {"type": "object", "anyOf": choices}}
+        for number in range(100)
+    ]
+    async with running(Peer(tools=tools)) as peer:
+        with pytest.raises(ServerFailed, match="takes too long to read"):
+            await pool.list_tools(server_at(peer.url), SHARED, timeout_s=0.5)

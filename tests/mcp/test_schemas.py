@@ -61,6 +61,7 @@ UNUSABLE: list[tuple[object, str]] = [
         "refers to itself",
     ),
     ({"properties": {"a": _nested(150)}}, "nested too deeply"),
+    ({"anyOf": [{}] * 15_000, "type": "object"}, "more than 2000 parts"),
     ({"description": "x" * 70_000}, "larger than 64 KiB"),
 ]
 

@@ -6,6 +6,8 @@ from uuid import UUID
 import pytest
 
 from chatd.core.reasons import SENTENCES, Reason
+from chatd.core.tools import OfferedTool
+from chatd.policy.approvals import approval_required
 from chatd.policy.offer import offer
 from chatd.policy.tools import select_tools, tool_refusal
 from tests.policy.made import make_builtin, make_server, make_spec
@@ -77,3 +79,12 @@ def test_a_built_in_tool_depends_on_no_server() -> None:
 def test_every_reason_has_a_sentence() -> None:
     assert set(SENTENCES) == set(Reason.__args__)
     assert all(sentence.endswith(".") for sentence in SENTENCES.values())
+
+
+@pytest.mark.parametrize(("trusted", "asks"), [(True, False), (False, True)])
+def test_trust_that_was_withdrawn_after_the_offer_no_longer_saves_an_approval(
+    *, trusted: bool, asks: bool
+) -> None:
+    server = make_server(require_approval="unless_read_only", trust_annotations=trusted)
+    tool = OfferedTool("demo__add", "add", "", {}, server_id=server.id, read_only=True)
+    assert approval_required(tool, server) is asks

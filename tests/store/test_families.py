@@ -92,6 +92,8 @@ async def test_roots_are_listed_with_the_children_that_are_archived_like_them(se
 
     assert await listed(False) == {"other": [], "root": ["kept"]}
     assert await listed(None) == {"other": [], "root": ["kept", "put away"]}
+    alone = await get_chat(seed.db, seed.actor.user_id, root)
+    assert [child["title"] for child in alone["children"]] == ["kept", "put away"]
     await patch(seed, root, archived=True)
     assert await listed(True) == {"root": ["kept", "put away"]}
     assert await archived(seed, kept, other) == [True, False]

@@ -4,11 +4,15 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from chatd.core.items import NewItem
 from chatd.core.servers import ApiKeyAuth, UnusableAuth
+from chatd.store import work
 from chatd.store.db import Database
+from chatd.store.ids import new_id
+from chatd.store.items import open_item
 from chatd.store.loading import TurnLoader
 from chatd.store.secrets import KeyRing
-from tests.seed import KEYS, make_seed, make_server
+from tests.seed import KEYS, Seed, answer, make_seed, make_server, planned_call
 
 WITH_KEY: dict[str, Any] = {
     "auth_type": "api_key",
@@ -49,3 +53,16 @@ async def test_a_provider_key_that_cannot_be_read_fails_the_turn_and_says_so(db:
     assert loaded.model_error is not None
     assert loaded.model_error["kind"] == "missing_key"
     assert "gone" not in loaded.model_error["detail"]
+
+
+async def test_of_a_long_turn_only_the_calls_of_the_last_step_are_read(seed: Seed) -> None:
+    claim = await seed.claimed()
+    for step in (1, 2, 3):
+        calls = [planned_call(1, step), planned_call(2, step)]
+        await work.commit_step(seed.db, claim, [answer("", step, *calls)], calls, [], None)
+        for call in calls:
+            question = NewItem("elicitation", {"message": "Who?"}, 3600.0)
+            await open_item(seed.db, claim, new_id(), call, question)
+    loaded = await TurnLoader(seed.db, KEYS).load(claim)
+    assert [(entry.step, entry.position) for entry in loaded.journal] == [(3, 1), (3, 2)]
+    assert [(item.step, item.position) for item in loaded.items] == [(3, 1), (3, 2)]

@@ -2,21 +2,29 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from uuid import UUID
 
 import pytest
 
 from chatd.core.chats import ChatPatch, NewTurn
 from chatd.core.errors import ChatdError
+from chatd.core.items import NewItem
 from chatd.core.turns import ENDED, MOVES, TurnStatus
 from chatd.core.work import Claim
-from chatd.store import sweeping, work
+from chatd.store import items, sweeping, work
+from chatd.store.answering import answer_item
 from chatd.store.editing import delete_chat, patch_chat
 from chatd.store.history import Rewrite, clear_chat, rewrite
 from chatd.store.ids import new_id
 from chatd.store.queueing import delete_queued, interrupt_chat, promote_queued
-from tests.seed import Seed
+from tests.seed import Seed, planned_call
 from tests.store.working import finish
 from tests.waiting import one
+
+ASKED = """
+INSERT INTO open_items (id, chat_id, turn_id, owner_id, step, position, tool_call_id, kind)
+VALUES ($1, $2, $3, $4, 1, 1, 'call-1-1', 'approval')
+"""
 
 Command = Callable[[Seed, Claim], Awaitable[object]]
 
@@ -99,7 +107,27 @@ async def promote(seed: Seed, claim: Claim) -> None:
     await sweeping.promote_stranded(seed.db, claim.chat_id)
 
 
-WORKERS: tuple[Command, ...] = (claim_it, step, complete, fail, hand_back)
+async def park(seed: Seed, claim: Claim) -> None:
+    waiting = [(planned_call(1), NewItem("approval", {}, 60))]
+    await items.park_turn(seed.db, claim, 1, [], waiting, [])
+
+
+async def answer(seed: Seed, claim: Claim) -> None:
+    chat_id, item_id = claim.chat_id, await _item(seed)
+    await answer_item(seed.db, seed.actor, chat_id, item_id, "approval", {"decision": "deny"})
+
+
+async def overdue(seed: Seed, claim: Claim) -> None:
+    await items.expire_item(seed.db, await _item(seed), claim.chat_id)
+
+
+async def _item(seed: Seed) -> UUID:
+    """The open item, or one that nobody knows."""
+    found = await seed.db.fetch("SELECT id FROM open_items")
+    return found[0]["id"] if found else new_id()
+
+
+WORKERS: tuple[Command, ...] = (claim_it, step, park, complete, fail, hand_back)
 USERS: tuple[Command, ...] = (
     send,
     archive,
@@ -111,8 +139,9 @@ USERS: tuple[Command, ...] = (
     run_next,
     regenerate,
     clear,
+    answer,
 )
-SWEEPERS: tuple[Command, ...] = (expire, expire_for_good, promote)
+SWEEPERS: tuple[Command, ...] = (expire, expire_for_good, overdue, promote)
 COMMANDS = WORKERS + USERS + SWEEPERS
 
 
@@ -131,6 +160,8 @@ async def put(seed: Seed, status: TurnStatus) -> Claim:
     )
     if status is TurnStatus.QUEUED:
         await seed.db.fetch("DELETE FROM chat_messages")
+    if status is TurnStatus.REQUIRES_ACTION:
+        await seed.db.fetch(ASKED, new_id(), claim.chat_id, claim.turn_id, claim.owner_id)
     return claim
 
 

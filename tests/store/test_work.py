@@ -8,15 +8,20 @@ from chatd.core.errors import (
     LeaseLost,
     Stale,
 )
-from chatd.core.work import Held
+from chatd.core.items import NewItem
+from chatd.core.work import Claim, Held
 from chatd.store import work
 from chatd.store.chats import list_messages
 from chatd.store.db import load
+from chatd.store.ids import new_id
+from chatd.store.items import open_item, park_turn
 from tests.seed import Seed, answer, change_server, make_server
 from tests.store.working import (
+    CALLS,
     NOTICE,
     commit_calls,
     finish,
+    item_states,
     journal,
     lose,
     outcome,
@@ -193,3 +198,45 @@ async def test_a_turn_that_was_stopped_sends_nothing_more(seed: Seed) -> None:
     await seed.db.fetch("UPDATE turns SET status = 'interrupting' WHERE id = $1", claim.turn_id)
     assert await work.mark_sent(seed.db, claim, 1, [1, 2], 1) == frozenset()
     assert await journal(seed, claim) == [(1, "intended"), (2, "intended")]
+
+
+# --- questions of open calls
+
+
+async def asked(seed: Seed, claim: Claim) -> None:
+    """A call that was sent has asked its user, and nobody has taken that back."""
+    await commit_calls(seed, claim)
+    question = NewItem("elicitation", {"message": "Who?"}, 3600.0)
+    await open_item(seed.db, claim, new_id(), CALLS[0], question)
+
+
+async def test_a_question_is_put_once_however_often_it_is_written(seed: Seed) -> None:
+    claim = await seed.claimed()
+    item_id, question = new_id(), NewItem("elicitation", {"message": "Who?"}, 3600.0)
+    for _ in range(2):
+        await open_item(seed.db, claim, item_id, CALLS[0], question)
+    assert await item_states(seed, claim.chat_id) == ["open"]
+
+
+async def test_an_ended_turn_asks_nothing_more(seed: Seed) -> None:
+    claim = await seed.claimed()
+    await asked(seed, claim)
+    ended = await finish(seed, claim)
+    (item,) = await seed.db.fetch("SELECT state, version FROM open_items")
+    assert (item["state"], item["version"]) == ("cancelled", ended.version)
+
+
+async def test_a_turn_that_is_handed_back_asks_nothing_more(seed: Seed) -> None:
+    claim = await seed.claimed()
+    await asked(seed, claim)
+    await work.hand_back(seed.db, claim)
+    assert await item_states(seed, claim.chat_id) == ["cancelled"]
+
+
+async def test_a_question_nobody_took_back_does_not_hold_up_a_turn_that_parks(seed: Seed) -> None:
+    claim = await seed.claimed()
+    await asked(seed, claim)
+    waits = NewItem("tool_result", {"tool_name": "demo__add"})
+    await park_turn(seed.db, claim, 1, [outcome(2)], [(CALLS[0], waits)], [])
+    rows = await seed.db.fetch("SELECT kind FROM open_items WHERE state = 'open'")
+    assert [row["kind"] for row in rows] == ["tool_result"]

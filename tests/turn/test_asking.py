@@ -1,6 +1,8 @@
 """Servers that ask the user while a tool runs, in both generations of the protocol."""
 
+import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -10,15 +12,18 @@ from redis.asyncio import Redis
 from chatd.answering import Answers
 from chatd.core.chats import ChatPatch
 from chatd.core.work import Claim
+from chatd.store.db import Database
 from chatd.store.editing import patch_chat
 from chatd.store.items import expire_item
+from chatd.store.loading import TurnLoader
 from chatd.turn.deps import Control
 from chatd.turn.run import run_turn
 from tests.mcp.questions import demo
-from tests.seed import change_server
+from tests.relay import relay_to
+from tests.seed import KEYS, change_server
 from tests.stream.listening import data, listening
 from tests.turn.bench import Bench, call
-from tests.waiting import until
+from tests.waiting import transaction, until
 
 
 async def asked(bench: Bench, claim: Claim) -> Any:
@@ -105,6 +110,28 @@ async def test_a_stop_takes_back_an_old_servers_question(bench: Bench) -> None:
     assert await running.task == "interrupted"
     assert (await bench.turn(claim))["open_items"] == []
     await bench.complete(claim)
+
+
+@pytest.mark.usefixtures("legacy")
+async def test_a_question_is_put_and_answered_though_the_database_went_away(
+    bench: Bench, database_url: str
+) -> None:
+    claim = await bench.claim(call("ask", question="Who?"), "/say ok")
+    async with relay_to(database_url) as (relay, url):
+        far = Database(url, pool_size=1)
+        deps = replace(bench.deps, db=far, loader=TurnLoader(far, KEYS))
+        async with transaction(database_url) as holder:
+            await holder.execute("LOCK TABLE open_items IN SHARE MODE")
+            running = asyncio.create_task(run_turn(deps, claim, Control()))
+            await holder.waiting()  # the question is being written
+            relay.cut()
+        item = await asked(bench, claim)
+        await say(bench, claim, item, action="accept", content={"name": "Ada"})
+        assert await running == "completed"
+        await far.close()
+    assert "-> Hello, Ada!" in await bench.told(claim)
+    rows = await bench.seed.db.fetch("SELECT state FROM open_items")
+    assert [row["state"] for row in rows] == ["answered"]
 
 
 @pytest.mark.usefixtures("legacy")

@@ -20,8 +20,10 @@ from chatd.store.ids import new_id
 from chatd.store.submitting import submit_turn
 from chatd.turn.deps import Control
 from chatd.turn.run import run_turn
+from tests.llm.provider import STOP, events, streaming, text
 from tests.outbound.raw_server import Answer
 from tests.seed import Seed, make_seed, make_server, said
+from tests.spent import ledger
 from tests.store.working import lose
 from tests.stream.listening import data, listening
 from tests.turn.bench import Bench
@@ -288,6 +290,14 @@ async def test_a_summary_is_paid_for_once(talk: Talk) -> None:
     claim = await talk.send(first, "more", says(SUMMARY, 750), says("well", 50))
     assert await talk.spent(claim.chat_id) == ["step", "compaction", "step"]
     assert (await talk.bench.turn(claim))["usage"]["input_tokens"] == 800
+
+
+async def test_a_summary_whose_provider_told_no_usage_is_estimated(talk: Talk) -> None:
+    first = await talk.begin()
+    claim = await talk.send(first, "more", streaming(events(text(SUMMARY), STOP)), says("well"))
+    lines = {row["kind"]: row for row in await ledger(talk.seed.db, claim.chat_id)}
+    assert (lines["compaction"]["estimated"], lines["step"]["estimated"]) == (True, False)
+    assert lines["compaction"]["output_tokens"] == -(-len(SUMMARY) // 4)
 
 
 async def test_a_window_with_room_is_left_alone(talk: Talk) -> None:

@@ -1,10 +1,17 @@
 """Model calls whose answer did not become a message, or whose provider told no usage."""
 
+import asyncio
+from dataclasses import replace
+
+from chatd.store.db import Database
+from chatd.turn.deps import Control
+from chatd.turn.run import run_turn
+from tests.relay import relay_to
 from tests.spent import kinds, ledger, priced
 from tests.store.working import lose
 from tests.turn.bench import Bench
 from tests.turn.test_stopping import asked_to_stop
-from tests.waiting import until
+from tests.waiting import locked, transaction, until
 
 
 async def test_an_attempt_that_broke_off_is_a_lost_line(bench: Bench) -> None:
@@ -67,3 +74,38 @@ async def test_a_turn_taken_from_its_worker_leaves_its_half_answer_in_the_ledger
     assert await running.task == "lost"
     (line,) = await ledger(bench.seed.db, claim.chat_id)
     assert (line["kind"], line["estimated"]) == ("lost", True)
+
+
+async def test_an_end_that_landed_unheard_is_counted_once(bench: Bench, database_url: str) -> None:
+    claim = await bench.claim("/hang 0.3", "/say hello")
+    async with relay_to(database_url) as (relay, url):
+        far = Database(url, pool_size=1)
+        running = asyncio.create_task(run_turn(replace(bench.deps, db=far), claim, Control()))
+        async with locked(database_url, claim.chat_id) as holder:
+            await holder.waiting()  # the end is being written
+            relay.lose_next_answer()
+        assert await running == "lost"
+        await far.close()
+    assert (await bench.turn(claim))["status"] == "completed"
+    assert await kinds(bench.seed.db, claim.chat_id) == ["step"]
+
+
+async def test_a_stop_that_comes_when_the_turn_is_over_leaves_its_lost_calls_counted(
+    bench: Bench, database_url: str
+) -> None:
+    await bench.seed.db.fetch(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END'"
+    )
+    await bench.seed.db.fetch(
+        "CREATE TRIGGER wait BEFORE INSERT ON usage_entries FOR EACH ROW"
+        " WHEN (NEW.kind = 'lost') EXECUTE FUNCTION wait()"
+    )
+    claim = await bench.claim("/drop 40", "/say hello there")
+    async with transaction(database_url) as holder:
+        await holder.execute("SELECT pg_advisory_xact_lock(1)")
+        running = bench.start(claim)
+        await holder.waiting()
+        running.stop("lost")
+    assert await running.task == "completed"
+    assert sorted(await kinds(bench.seed.db, claim.chat_id)) == ["lost", "step"]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -147,6 +148,16 @@ def test_a_tool_that_is_no_longer_offered_is_planned_without_one() -> None:
     start = resume(loaded([user(), calling(1, "1")], [entry(1, "intended")]), {})
     assert start.open_step is not None
     assert start.open_step.open[0].tool is None
+
+
+def test_a_call_is_not_made_on_another_server_that_has_taken_the_name() -> None:
+    tools = {"add": replace(TOOLS["add"], server_id=UUID(int=2))}
+    meant = replace(entry(1, "waiting"), server_id=UUID(int=1))
+    for server_id, tool in ((UUID(int=1), None), (UUID(int=2), tools["add"])):
+        found = replace(meant, server_id=server_id)
+        start = resume(loaded([user(), calling(1, "1")], [found]), tools)
+        assert start.open_step is not None
+        assert start.open_step.open[0].tool == tool
 
 
 def test_media_of_a_known_result_are_kept() -> None:

@@ -139,6 +139,21 @@ async def test_an_approval_nobody_gives_expires_as_a_refusal(bench: Bench) -> No
         )
 
 
+async def test_an_approval_that_comes_too_late_is_refused_though_no_sweeper_was_here_yet(
+    bench: Bench, appended: Callable[[str], int]
+) -> None:
+    await demands(bench)
+    before = appended("approved")
+    claim = await bench.run(APPEND, "/say done")
+    await bench.seed.db.fetch("UPDATE open_items SET deadline = clock_timestamp()")
+    with pytest.raises(Conflict):
+        await decide(bench, claim, "approve")
+    ((item_id, chat_id),) = await find_overdue(bench.seed.db)
+    await expire_item(bench.seed.db, item_id, chat_id)
+    assert await go_on(bench, claim) == "completed"
+    assert appended("approved") == before
+
+
 async def test_policy_is_asked_again_after_the_approval(
     bench: Bench, appended: Callable[[str], int]
 ) -> None:

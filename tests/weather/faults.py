@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
@@ -31,11 +32,12 @@ class Fault:
     loses_worker: bool = False
     """Its turns go on elsewhere, as a new attempt."""
     comes_back: bool = False
-    """The clock starts when the dependency is back."""
+    """Nobody can do anything before it is mended."""
 
 
 async def another_worker(ground: Ground) -> None:
     await new_worker(ground.fleet)
+    ground.whole_at = time.monotonic()
 
 
 async def kill_worker(ground: Ground) -> None:
@@ -53,12 +55,13 @@ async def freeze_worker(ground: Ground) -> None:
 async def thaw_worker(ground: Ground) -> None:
     """After its leases have run out and its turns are in other hands."""
     await new_worker(ground.fleet)
+    ground.whole_at = time.monotonic()
     frozen = f"%:{ground.worker.child.pid}:%"
 
     async def taken() -> bool:
         return not await ground.db.fetch(TURNS_OF_WORKER, frozen)
 
-    await until(taken, 20)
+    await until(taken, 40)
     ground.worker.child.send_signal(signal.SIGCONT)
 
 
@@ -81,6 +84,7 @@ async def kill_redis(ground: Ground) -> None:
 
 async def restart_redis(ground: Ground) -> None:
     await ground.valkey.restart()
+    ground.whole_at = time.monotonic()
 
 
 async def flush(ground: Ground) -> None:
@@ -94,6 +98,7 @@ async def kill_postgres(ground: Ground) -> None:
 
 async def restart_postgres(ground: Ground) -> None:
     await ground.postgres.restart()
+    ground.whole_at = time.monotonic()
 
 
 async def hang_up(ground: Ground) -> None:

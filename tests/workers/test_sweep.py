@@ -11,7 +11,7 @@ from chatd.store.db import Database
 from chatd.stream.publisher import Publisher
 from tests.relay import relay_to
 from tests.seed import Seed
-from tests.store.working import run_out, statuses
+from tests.store.working import park, run_out, statuses
 from tests.stream.listening import listening
 from workers.sweep import BLIND_S, EVERY_S, JITTER_S, LEASE_S, Sweeper
 
@@ -132,3 +132,31 @@ async def test_a_short_outage_blinds_nobody(seed: Seed, redis: Redis) -> None:
     sweep.now += EVERY_S + BLIND_S
     await sweep.sweeper.sweep()
     assert await statuses(seed, claim.chat_id) == ["pending"]
+
+
+async def test_a_turn_that_cannot_be_mended_keeps_no_other_from_it(
+    seed: Seed, redis: Redis
+) -> None:
+    """A sweeper finds the expired first and overdue items and stranded queues after them."""
+    bad, good, parked, stranded = [await seed.claimed() for _ in range(4)]
+    await park(seed, parked)
+    await seed.db.fetch("UPDATE open_items SET deadline = clock_timestamp()")
+    await seed.send(stranded.chat_id)
+    await seed.db.fetch(
+        "UPDATE turns SET status = 'completed', lease_id = NULL, finished_at = clock_timestamp()"
+        " WHERE id = $1",
+        stranded.turn_id,
+    )
+    await run_out(seed, bad)
+    await run_out(seed, good)
+    await seed.db.fetch(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN RAISE EXCEPTION ''no''; END'"
+    )
+    await seed.db.fetch(
+        "CREATE TRIGGER refuse BEFORE UPDATE ON turns FOR EACH ROW"
+        f" WHEN (NEW.id = '{bad.turn_id}') EXECUTE FUNCTION refuse()"
+    )
+    await Sweep(seed.db, redis).sweeper.sweep()
+    found = [await statuses(seed, claim.chat_id) for claim in (bad, good, parked, stranded)]
+    assert found == [["running"], ["pending"], ["pending"], ["completed", "pending"]]

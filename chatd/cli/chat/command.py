@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from chatd.cli.chat.conversation import Conversation, Event
+from chatd.cli.chat.asking import Approve, Asking
+from chatd.cli.chat.conversation import Conversation
 from chatd.cli.chat.screen import Screen
-from chatd.cli.chat.telling import Telling
+from chatd.cli.chat.watching import Ended, Watching, print_event
 from chatd.core.errors import ChatdError
 
 Text = Annotated[
@@ -23,6 +24,7 @@ Model = Annotated[str | None, typer.Option(help="A model's name or config id.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the events, a line of JSON each.")]
 Url = Annotated[str | None, typer.Option(envvar="CHATD_URL", help="Where chatd is.")]
 Token = Annotated[str | None, typer.Option(envvar="CHATD_TOKEN", help="An API token.")]
+Approval = Annotated[Approve | None, typer.Option(help="Decide about tool calls without asking.")]
 DataDir = Annotated[
     Path, typer.Option(help="Without URL and token: the data directory of a `chatd dev`.")
 ]
@@ -42,9 +44,15 @@ def chat(
     json: Json = False,
     url: Url = None,
     token: Token = None,
+    approve: Approval = None,
     data_dir: DataDir = Path(".chatd"),
 ) -> None:
-    """Say something and watch the answer stream in."""
+    """Say something and watch the answer stream in.
+
+    In a terminal you are asked what the turn needs of you; elsewhere, and with --json, the command
+    says what it waits for and ends with 3. It ends with 1 when the turn did not complete, with 130
+    when Ctrl-C stopped it.
+    """
     url, token = _where(url, token, data_dir)
     with closing(Conversation(url, token, chat)) as conversation:
         options: dict[str, Any] = {}
@@ -52,19 +60,24 @@ def chat(
             options["plan_mode"] = "plan" if plan else ""
         if model is not None:
             options["model_config_id"] = _model(conversation, model)
+        watching = _watching(conversation, approve, json=json)
         if text is None:
-            completed = _converse(conversation, options, json=json)
+            ended = _converse(watching, options)
         else:
             said = sys.stdin.read() if text == "-" else text
-            completed = _turn(conversation, said, options, json=json)
+            ended = _say(watching, said, options)
         if conversation.chat_id is not None and not json:
             Screen().line(f"\nTo go on: chatd chat --chat {conversation.chat_id}", style="dim")
-    if not completed:
-        raise typer.Exit(1)
+    if ended is not Ended.COMPLETED:
+        raise typer.Exit(ended.status)
 
 
-INTERRUPTED = 130
-"""128 and SIGINT's number, as shells have it."""
+def _watching(conversation: Conversation, approve: Approve | None, *, json: bool) -> Watching:
+    # A prompt that goes into a file asks nobody.
+    person = not json and sys.stdin.isatty() and sys.stdout.isatty()
+    screen = Screen()
+    asking = Asking(screen, conversation, person=person, approve=approve)
+    return Watching(conversation, screen, asking, print_event if json else None)
 
 
 def _where(url: str | None, token: str | None, data_dir: Path) -> tuple[str, str]:
@@ -92,16 +105,18 @@ def _model(conversation: Conversation, wanted: str) -> str:
     raise Nowhere(f"There is no model {wanted}.", detail=f"There are: {names}.")
 
 
-def _converse(conversation: Conversation, options: dict[str, Any], *, json: bool) -> bool:
+def _converse(watching: Watching, options: dict[str, Any]) -> Ended:
     """A turn for each line. What goes wrong with one is said, and the next may be better."""
-    completed = True
+    ended = Ended.COMPLETED
     for line in _lines():
         try:
-            completed = _turn(conversation, line, options, json=json)
+            ended = _say(watching, line, options)
         except ChatdError as error:
-            completed = False
+            ended = Ended.FAILED
             Screen().aside(f"{error.message} {error.detail}".strip(), style="red")
-    return completed
+        if ended in (Ended.WAITING, Ended.LEFT):
+            break  # whatever is said now queues behind it
+    return ended
 
 
 def _lines() -> Iterator[str]:
@@ -115,26 +130,7 @@ def _lines() -> Iterator[str]:
             yield line
 
 
-def _turn(conversation: Conversation, text: str, options: dict[str, Any], *, json: bool) -> bool:
-    """Whether it completed."""
+def _say(watching: Watching, text: str, options: dict[str, Any]) -> Ended:
     if not text.strip():
         raise Nowhere("There is nothing to say.")
-    body = {"content": [{"type": "text", "text": text}], **options}
-    screen = Screen()
-    show = _print if json else Telling(screen).take
-    last: Event | None = None
-    try:
-        with closing(conversation.say(body)) as events:
-            for last in events:
-                show(last)
-    except KeyboardInterrupt:
-        screen.aside("Not watching any longer; the turn goes on.")
-        raise typer.Exit(INTERRUPTED) from None
-    finally:
-        screen.rest()
-    return last is not None and last.data.get("status") == "completed"
-
-
-def _print(event: Event) -> None:
-    if event.id:
-        typer.echo(orjson.dumps({"event": event.name, "id": event.id, "data": event.data}))
+    return watching.say({"content": [{"type": "text", "text": text}], **options})

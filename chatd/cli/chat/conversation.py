@@ -34,6 +34,11 @@ class Refused(ChatdError):
 
     code = "refused"
 
+    def __init__(self, message: str, *, detail: str = "", answered: int = 0) -> None:
+        super().__init__(message, detail=detail)
+        self.answered = answered
+        """The HTTP status it came with."""
+
 
 class Unreachable(ChatdError):
     """Nobody answers, or not for long enough."""
@@ -60,6 +65,7 @@ class Conversation:
     def __init__(self, url: str, token: str, chat_id: str | None = None) -> None:
         self.chat_id = chat_id
         self._url = url
+        self._turn: _Turn | None = None
         self._http = httpx2.Client(
             base_url=url.rstrip("/") + PREFIX,
             headers={"Authorization": f"Bearer {token}"},
@@ -80,16 +86,24 @@ class Conversation:
         return [model for provider in answer.json()["providers"] for model in provider["models"]]
 
     def say(self, body: dict[str, Any]) -> Generator[Event]:
-        """Send a message and yield its turn's events, to the last one.
+        """Send a message and yield its turn's events; see `follow`."""
+        self._turn = _Turn(self.chat_id, body)
+        return self.follow()
 
-        Raises `Refused`, and `Unreachable` when a connection cannot be had again.
+    def follow(self) -> Generator[Event]:
+        """Yield the turn's events from where we left it to its last one.
+
+        Nothing is connected while it holds an `action_required`, and it goes on after it. Raises
+        `Refused`, and `Unreachable` when a connection cannot be had again.
         """
-        turn = _Turn(self.chat_id, body)
-        quiet_since, pause = time.monotonic(), FIRST_PAUSE_S
+        assert self._turn is not None, "there is a turn once something was said"
+        turn = self._turn
+        turn.asked = None
+        patience = _Patience()
         while True:
             try:
                 for event in self._events(turn):
-                    quiet_since, pause = time.monotonic(), FIRST_PAUSE_S
+                    patience = _Patience()
                     self.chat_id = turn.chat_id
                     yield event
             except NEVER_SENT as error:
@@ -99,11 +113,46 @@ class Conversation:
                 turn.unsent = False
             if turn.ended:
                 return
-            if time.monotonic() - quiet_since > GIVE_UP_S:
-                raise Unreachable("The connection is lost.", detail="The turn goes on without us.")
+            if turn.asked is not None:
+                asked, turn.asked = turn.asked, None
+                yield asked
+                patience = _Patience()
+                continue
+            patience.check()
             yield Event("lost", {})
-            time.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_S)
+            patience.sleep()
+
+    def approve(self, item_id: str, decision: str, reason: str = "") -> None:
+        """Like all answers: raises `Refused`, `Unreachable`."""
+        self._post(f"approvals/{item_id}", {"decision": decision, "reason": reason})
+
+    def fill_in(self, item_id: str, action: str, content: dict[str, Any] | None = None) -> None:
+        """Answer a server's question; `content` goes with `accept`."""
+        self._post(f"elicitations/{item_id}", {"action": action, "content": content})
+
+    def give_results(self, results: list[dict[str, Any]]) -> None:
+        """Those of all open calls of the client's own tools."""
+        self._post("tool-results", {"results": results})
+
+    def stop(self) -> bool:
+        """Stop the turn, or take it out of the queue; False: we do not know it yet.
+
+        Raises `Refused`, `Unreachable`.
+        """
+        turn_id = self._turn.id if self._turn is not None else None
+        if turn_id is None:
+            return False
+        with self._reached():
+            dequeued = self._http.delete(f"/chats/{self.chat_id}/queue/{turn_id}")
+        if not dequeued.is_success:
+            self._post("interrupt", {"turn_id": turn_id})
+        return True
+
+    def _post(self, path: str, body: dict[str, Any]) -> None:
+        with self._reached():
+            answer = self._http.post(f"/chats/{self.chat_id}/{path}", json=body)
+        if not answer.is_success:
+            raise _refusal(answer)
 
     def _events(self, turn: "_Turn") -> Iterator[Event]:
         with self._http.stream(**turn.request()) as answer:
@@ -116,7 +165,7 @@ class Conversation:
             for event in _parse(answer.iter_bytes()):
                 if turn.concerns(event):
                     yield event
-                if turn.ended:
+                if turn.ended or turn.asked is not None:
                     return
 
     @contextmanager
@@ -139,6 +188,23 @@ NEVER_SENT = (
 """Nothing reached a server, and will not the next time either."""
 
 
+class _Patience:
+    """How long we have been trying, since something was heard last."""
+
+    def __init__(self) -> None:
+        self._quiet_since = time.monotonic()
+        self._pause_s = FIRST_PAUSE_S
+
+    def check(self) -> None:
+        """Raises `Unreachable` when it has come to an end."""
+        if time.monotonic() - self._quiet_since > GIVE_UP_S:
+            raise Unreachable("The connection is lost.", detail="The turn goes on without us.")
+
+    def sleep(self) -> None:
+        time.sleep(self._pause_s)
+        self._pause_s = min(self._pause_s * 2, LONGEST_PAUSE_S)
+
+
 class _Turn:
     """How far we are with one message: what to ask for next, and which events are about it."""
 
@@ -146,15 +212,17 @@ class _Turn:
         self.chat_id = chat_id
         self.unsent = True
         self.ended = False
+        self.asked: Event | None = None
+        """What it waits for, until that is told."""
+        self.id: str | None = None
         self._path = f"/chats/{chat_id}/messages" if chat_id else "/chats"
         self._body = body
         # The same message again, when we do not know whether the first one arrived.
         self._key = uuid4().hex
-        self._id: str | None = None
         self._cursor = ""
 
     def request(self) -> dict[str, Any]:
-        if self._id is None:
+        if self.id is None:
             headers = _EVENTS | {"Idempotency-Key": self._key}
             return {"method": "POST", "url": self._path, "json": self._body, "headers": headers}
         headers = _EVENTS | {"Last-Event-ID": self._cursor}
@@ -162,21 +230,24 @@ class _Turn:
 
     def refusable(self, status: int) -> bool:
         """A full queue is an answer, not a reason to knock again and again."""
-        return status == httpx2.codes.TOO_MANY_REQUESTS.value and self._id is None
+        return status == httpx2.codes.TOO_MANY_REQUESTS.value and self.id is None
 
     def concerns(self, event: Event) -> bool:
         """Whether the event is about this turn; takes note of where it leaves us."""
         self._cursor = event.id or self._cursor
-        if self._id is None and event.name == "turn":
-            self._id = event.data["turn"]["id"]
+        if self.id is None and event.name == "turn":
+            self.id = event.data["turn"]["id"]
             self.chat_id = event.data["turn"]["chat_id"]
             return True
-        if event.data.get("turn_id") not in (None, self._id):
+        if event.data.get("turn_id") not in (None, self.id):
             return False
         match event.name:
             case "status":
                 self.ended = event.data["status"] in _ENDED
-            case "action_required" | "history_reset":
+            case "action_required" if _for_people(event.data):
+                self.asked = event
+                return False
+            case "history_reset":
                 self.ended = True
             case "chat_error":
                 # Without a turn it is about the stream: we may not follow any longer.
@@ -184,6 +255,11 @@ class _Turn:
             case _:
                 pass
         return True
+
+
+def _for_people(asked: dict[str, Any]) -> bool:
+    """A sub-agent answers by itself."""
+    return any(item["kind"] != "child" for item in asked["open_items"])
 
 
 def _parse(chunks: Iterable[bytes]) -> Iterator[Event]:
@@ -203,10 +279,12 @@ def _parse(chunks: Iterable[bytes]) -> Iterator[Event]:
 
 
 def _refusal(answer: httpx2.Response) -> Refused:
+    status = answer.status_code
     try:
         problem = orjson.loads(answer.content)
         lines = [problem["detail"]]
         lines += [f"{each['field']}: {each['detail']}" for each in problem["validations"]]
-        return Refused(problem["message"], detail="\n".join(filter(None, lines)))
+        detail = "\n".join(filter(None, lines))
+        return Refused(problem["message"], detail=detail, answered=status)
     except (ValueError, KeyError, TypeError):
-        return Refused(f"The server answers {answer.status_code}; is it a chatd?")
+        return Refused(f"The server answers {status}; is it a chatd?", answered=status)

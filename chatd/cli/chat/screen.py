@@ -1,11 +1,12 @@
 """What a person sees: the answer as it arrives, in colour on a terminal and plain elsewhere."""
 
-import re
-
 from rich.console import Console
 from rich.status import Status
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+from chatd.core.text import INVISIBLE, clean
+
+_WIDEST = 200
+"""Characters beside the spinner."""
 
 
 class Screen:
@@ -17,6 +18,7 @@ class Screen:
             stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False
         )
         self._spinner: Status | None = None
+        self._why = ""
         self._midline = False
 
     def wait(self, why: str) -> None:
@@ -26,7 +28,9 @@ class Screen:
         if self._spinner is None:
             self._spinner = self._out.status("")
             self._spinner.start()
-        self._spinner.update(_clean(why))
+        self._why = why
+        # On one line, or each turn of the spinner leaves the others behind.
+        self._spinner.update(" ".join(_clean(why).split())[:_WIDEST])
 
     def rest(self) -> None:
         """Stop spinning, and begin a new line if the last one has no end."""
@@ -49,9 +53,21 @@ class Screen:
         self._out.print(_clean(text), style=style)
 
     def aside(self, text: str, style: str = "yellow") -> None:
-        """Something that is no part of the conversation."""
+        """Something that is no part of the conversation; what spun goes on spinning."""
+        spun = self._spinner is not None
         self.rest()
         self._aside.print(_clean(text), style=style)
+        if spun:
+            self.wait(self._why)
+
+    def ask(self, prompt: str) -> str:
+        """A line of the person's. Raises `EOFError` for Ctrl-D."""
+        self.rest()
+        try:
+            return clean(input(_clean(prompt)))
+        except (EOFError, KeyboardInterrupt):
+            self._out.print()
+            raise
 
     def _still(self) -> None:
         if self._spinner is not None:
@@ -60,5 +76,5 @@ class Screen:
 
 
 def _clean(text: str) -> str:
-    """Models and tools must not steer a terminal."""
-    return _CONTROL.sub("", text)
+    """Models and tools must not steer a terminal, nor hide what a person is asked to approve."""
+    return INVISIBLE.sub("", text).replace("\r", "")

@@ -14,6 +14,7 @@ class Screen(Protocol):
     def text(self, piece: str) -> None: ...
     def line(self, text: str, style: str = "") -> None: ...
     def aside(self, text: str, style: str = "yellow") -> None: ...
+    def ask(self, prompt: str) -> str: ...
 
 
 class Telling:
@@ -43,6 +44,8 @@ class Telling:
                 self._message(data["message"])
             case "preview_reset":
                 self._text = ""
+            case "status" if data["status"] == "interrupted":
+                self._screen.aside("Stopped.")
             case "lost":
                 self._screen.wait("connection lost, trying again")
             case _:
@@ -55,10 +58,17 @@ class Telling:
             case "tool-call":
                 if part.get("tool_name"):
                     self._screen.wait(f"calling {part['tool_name']}")
+            case "tool-result" if "progress" in part:
+                self._progress(part["tool_name"], part["progress"])
             case "tool-result":
                 self._result(part)
             case _:
                 self._screen.wait("thinking")
+
+    def _progress(self, tool: str, progress: dict[str, Any]) -> None:
+        done, total = progress["progress"], progress["total"]
+        share = f"{min(max(done / total, 0), 1):.0%}" if total and total > 0 else f"{done:g}"
+        self._screen.wait(f"running {tool}: {share} {progress['message']}")
 
     def _say(self, piece: str) -> None:
         self._text += piece
@@ -90,7 +100,7 @@ class Telling:
         self._screen.rest()
         calls = [part for part in parts if part["type"] == "tool-call"]
         for call in calls:
-            self._screen.line(f"→ {call['tool_name']} {_short(call['args'])}", style="cyan")
+            self._screen.line(f"→ {call['tool_name']} {short(call['args'])}", style="cyan")
         if calls:
             names = ", ".join(call["tool_name"] for call in calls)
             self._screen.wait(f"running {names}")
@@ -101,11 +111,16 @@ class Telling:
         self._results.add(part["tool_call_id"])
         media = "".join(f" [{each['media_type']}]" for each in part.get("media", ()))
         style = "red" if part["is_error"] else "green"
-        self._screen.line(f"← {part['tool_name']} {_short(part['result'])}{media}", style=style)
+        self._screen.line(f"← {part['tool_name']} {short(part['result'])}{media}", style=style)
         self._screen.wait("thinking")
 
     def _aside(self, name: str, data: dict[str, Any]) -> None:
         match name:
+            case "notice" if data["code"] == "server_log":
+                self._screen.aside(short(f"{data['logger']}: {data['message']}"), style="dim")
+            case "notice" if data["code"] == "compacting":
+                self._screen.wait("summing up")
+                self._screen.aside(data["message"], style="dim")
             case "notice":
                 self._screen.aside(f"Note: {data['message'] or data['code']}")
             case "retry":
@@ -116,8 +131,6 @@ class Telling:
                 error = data["error"]
                 told = " ".join(filter(None, (error["message"], error.get("detail", ""))))
                 self._screen.aside(f"Error ({error['kind']}): {told}", style="red")
-            case "action_required":
-                self._screen.aside("The turn waits for an answer that this client cannot give.")
             case "history_reset":
                 self._screen.aside(
                     "The chat was changed elsewhere; this turn is part of it no more."
@@ -126,7 +139,7 @@ class Telling:
                 pass
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """On one line, and not all of it."""
     line = " ".join(text.split())
     return line if len(line) <= SHOWN else f"{line[:SHOWN]} … ({len(text)} characters)"

@@ -94,11 +94,13 @@ SELECT t.id, t.chat_id, t.owner_id, t.kind, t.plan_mode, t.reasoning_effort, t.m
             'tool_call_id', j.tool_call_id, 'tool_name', j.tool_name, 'safe', j.safe,
             'arguments', j.arguments, 'server_id', j.server_id, 'result', j.result)
             ORDER BY j.step, j.position)
-        FROM tool_calls j WHERE j.turn_id = t.id) AS journal,
+        FROM tool_calls j WHERE j.turn_id = t.id AND j.step = (
+            SELECT max(last.step) FROM tool_calls last WHERE last.turn_id = t.id)) AS journal,
     (SELECT json_agg(json_build_object('id', i.id, 'step', i.step, 'position', i.position,
             'kind', i.kind, 'state', i.state, 'data', i.data, 'memory', i.memory,
             'answer', i.answer) ORDER BY i.created_at, i.id)
-        FROM open_items i WHERE i.turn_id = t.id) AS items
+        FROM open_items i WHERE i.turn_id = t.id AND i.step = (
+            SELECT max(last.step) FROM open_items last WHERE last.turn_id = t.id)) AS items
 FROM turns t JOIN chats c ON c.id = t.chat_id
     LEFT JOIN model_configs m ON m.id = t.model_config_id
     LEFT JOIN model_providers p ON p.id = m.provider_id

@@ -126,6 +126,10 @@ FINISH = f"""
             clock_timestamp() - make_interval(secs => $8::float8)), finished_at = clock_timestamp()
     FROM bump, fresh, kept WHERE t.id = fresh.id
     RETURNING t.status, fresh.archived
+), items AS (
+    UPDATE open_items i SET state = 'cancelled', answered_at = clock_timestamp(),
+        version = bump.version
+    FROM bump, fresh WHERE i.turn_id = fresh.id AND i.state = 'open'  -- nobody took it back
 ), head AS (
     SELECT q.id, bump.version FROM turn, bump, turns q
     WHERE q.chat_id = $1 AND q.status = 'queued' AND turn.status <> 'failed' AND NOT turn.archived
@@ -151,6 +155,10 @@ HAND_BACK = f"""
 {_FENCE}, bump AS (
     UPDATE chats c SET version = c.version + 1 FROM fence
     WHERE c.id = fence.chat_id AND fence.status = 'running' RETURNING c.version
+), items AS (
+    UPDATE open_items i SET state = 'cancelled', answered_at = clock_timestamp(),
+        version = bump.version
+    FROM bump, fence WHERE i.turn_id = fence.id AND i.state = 'open'
 )
 UPDATE turns t SET status = 'pending', pending_at = clock_timestamp(), version = bump.version,
     lease_id = NULL, lease_expires_at = NULL, worker_id = NULL, notices = t.notices || $4::jsonb
