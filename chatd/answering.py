@@ -1,6 +1,6 @@
 """Answers to what a chat's turn waits for: stored, then its workers and readers are told."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +25,7 @@ class Answers:
         self, actor: Actor, chat_id: UUID, results: Mapping[str, JsonObject]
     ) -> None:
         """Every open call of the client's own tools at once; see `store.answering`."""
-        self._tell(actor, chat_id, await answer_calls(self._db, actor, chat_id, results))
+        await self._tell(actor, chat_id, answer_calls(self._db, actor, chat_id, results))
 
     async def answer(
         self,
@@ -36,11 +36,16 @@ class Answers:
         answer: Mapping[str, Any],
     ) -> None:
         """One approval or one question. The same answer again changes nothing."""
-        self._tell(
-            actor, chat_id, await answer_item(self._db, actor, chat_id, item_id, kind, answer)
+        await self._tell(
+            actor, chat_id, answer_item(self._db, actor, chat_id, item_id, kind, answer)
         )
 
-    def _tell(self, actor: Actor, chat_id: UUID, version: int) -> None:
+    async def _tell(self, actor: Actor, chat_id: UUID, answering: Awaitable[int]) -> None:
+        """A claim passes over a locked chat, so whoever has locked one wakes, also in vain: the
+        answer that came before may have made its turn runnable."""
+        try:
+            version = await answering
+        finally:
+            self._wakes.wake()
         if version:
             self._publisher.announce(chat_id, version, owner_id=actor.user_id)
-            self._wakes.wake()

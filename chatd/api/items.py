@@ -37,12 +37,8 @@ class ToolResultInput(BaseModel):
     is_error: Flag = False
 
     def to_answer(self) -> JsonObject:
-        """Raises `BadRequest`."""
         output = self.output
-        try:
-            text = output if isinstance(output, str) else orjson.dumps(output).decode()
-        except TypeError:
-            raise BadRequest("The output is nested too deeply.") from None
+        text = output if isinstance(output, str) else orjson.dumps(output).decode()
         return {"text": text, "is_error": self.is_error}
 
 
@@ -62,7 +58,7 @@ class ToolResultsBody(BaseModel):
     ]
 
     def to_answers(self) -> dict[str, JsonObject]:
-        """Raises `BadRequest`, also for a call that is answered twice."""
+        """Raises `BadRequest` for a call that is answered twice."""
         answers = {result.tool_call_id: result.to_answer() for result in self.results}
         if len(answers) < len(self.results):
             raise BadRequest("Duplicate tool_call_id.", detail="Each call is answered once.")

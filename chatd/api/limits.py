@@ -15,6 +15,9 @@ from chatd.core.errors import BadRequest, TooLarge
 from chatd.core.text import holds
 
 UNUSABLE = "The request holds a NUL or another character that cannot be stored."
+TOO_DEEP = "The request is nested too deeply."
+MAX_DEPTH = 100
+"""Lists and objects in each other: twice as many could be read, but not written again."""
 _ESCAPED_NUL = b"\\u0000"
 
 
@@ -73,6 +76,8 @@ class _StrictRequest(Request):
         if not hasattr(self, "_json"):
             body = await self.body()
             self._json = orjson.loads(body)
+            if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper(self._json, MAX_DEPTH):
+                raise HTTPException(400, TOO_DEEP)
             if _ESCAPED_NUL in body and not _holds(self._json):
                 raise HTTPException(400, UNUSABLE)
         return self._json
@@ -87,6 +92,16 @@ def _holds(value: object) -> bool:
     if isinstance(value, list):
         return all(_holds(item) for item in cast(list[object], value))
     return True
+
+
+def _deeper(value: object, levels: int) -> bool:
+    if isinstance(value, dict):
+        inner = list(cast(dict[str, object], value).values())
+    elif isinstance(value, list):
+        inner = cast(list[object], value)
+    else:
+        return False
+    return not levels or any(_deeper(item, levels - 1) for item in inner)
 
 
 def _announced(scope: Scope) -> int:

@@ -212,8 +212,7 @@ class Streams:
 def _continues(reader: Reader, known: Cursor, state: ChatState) -> bool:
     """Whether a reader at this cursor may go on: this chat's, and no edit or clear since."""
     return (
-        known.chat == reader.cursor.chat
-        and state.history_version <= known.version <= state.version
+        known.chat == reader.cursor.chat and state.history_version <= known.version <= state.version
     )
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 
 from chatd.core.errors import BadRequest
-from chatd.core.text import clean
+from chatd.core.text import INVISIBLE, clean
 
 MAX_FILE_BYTES = 10 * 1024 * 1024
 MAX_CHAT_FILES = 50
@@ -99,7 +99,7 @@ def new_upload(data: bytes, *, name: str = "", declared: str = "") -> NewFile:
 def safe_name(name: str) -> str:
     """The last part of a path, without what could end a line or turn the text around."""
     name = clean(name).replace("\\", "/").rpartition("/")[2]
-    name = _CONTROL.sub("", name).strip().rstrip(" .")
+    name = _CONTROL.sub("", INVISIBLE.sub("", name)).strip().rstrip(" .")
     if len(name.encode()) <= MAX_NAME:
         return name
     stem, dot, extension = name.rpartition(".")

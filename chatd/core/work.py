@@ -85,9 +85,8 @@ class LoadedTurn:
     """What its calls have waited for, oldest first, in the last step in which any did."""
     notices: list["Notice"]
     """Those stored by earlier attempts."""
-    started_at: datetime
-    parked_s: float
-    """Seconds since then that it waited for open items."""
+    ran_s: float
+    """Since it was first claimed, without the time it was parked for open items."""
     first_token_at: datetime | None
     entered_first: int | None = None
     """Tokens that entered the first model call of this history: a compaction begins a new one."""

@@ -11,11 +11,13 @@ from mcp_types import CONNECTION_CLOSED
 from chatd.mcp.errors import ServerFailed
 from chatd.mcp.exchange import Exchange
 
+_LONE = rb"u[dD][89a-fA-F][0-9a-fA-F]{2}"
 _ESCAPE = re.compile(
-    rb"\\(?:u[dD][89aAbB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    rb"(?P<fine>(?:[^\\]++|\\u[dD][89aAbB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|\\(?!" + _LONE + rb").)++)|\\" + _LONE,
     re.DOTALL,
 )
+"""All up to the next lone surrogate, in one piece: a server may send millions of escapes."""
 
 
 MAX_EVENT = 16 * 1024 * 1024
@@ -97,4 +99,4 @@ def readable(data: bytes) -> bytes:
             data = data.decode("utf-8", "replace").encode()
     if b"\\ud" not in data and b"\\uD" not in data:
         return data
-    return _ESCAPE.sub(lambda found: rb"\ufffd" if found["lone"] else found[0], data)
+    return _ESCAPE.sub(lambda found: found["fine"] or rb"\ufffd", data)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from chatd.core.asking import Elicit, ElicitAnswer, Elicitation, LogLine, Progress
-from chatd.core.text import clean
 from chatd.core.tools import JsonObject
 from chatd.mcp.errors import without
 from chatd.mcp.exchange import Exchange
+from chatd.mcp.listing import visible
 from chatd.mcp.questions import Unaskable, question
 
 CANCEL = ElicitAnswer("cancel")
@@ -94,8 +94,7 @@ class Conversation(Exchange):
         self.give_up()
 
     def _shown(self, text: str | None, limit: int) -> str:
-        text = clean(without(text or "", self.secrets))
-        return text if len(text) <= limit else text[: limit - 1] + "…"
+        return visible(without(text or "", self.secrets), limit)
 
 
 async def _put(elicit: Elicit, asked: Elicitation) -> ElicitAnswer:

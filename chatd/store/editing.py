@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatd.core.chats import MAX_TITLE, Actor, ChatPatch
 from chatd.core.errors import BadRequest
-from chatd.store.chats import require_chat
 from chatd.store import hot
+from chatd.store.chats import require_chat
 from chatd.store.db import Database, dump
 from chatd.store.family import Changed, lock_below, lock_chat, lock_in_family, run
 from chatd.store.pinning import lock_pins, pin

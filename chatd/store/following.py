@@ -35,7 +35,7 @@ SELECT c.version, c.history_version,
     (SELECT json_agg(x) FROM (SELECT {hot.TURN_COLUMNS}, {USAGE}, {OPEN_ITEMS}, t.commits,
             t.version, t.position FROM turns t
         WHERE t.chat_id = c.id AND t.user_message_id IS NOT NULL
-        ORDER BY t.user_message_id DESC LIMIT {RECENT_TURNS}) AS x) AS turns,
+        ORDER BY t.position DESC LIMIT {RECENT_TURNS}) AS x) AS turns,
     (SELECT row_to_json(x) FROM (SELECT {hot.TURN_COLUMNS}, {USAGE}, {OPEN_ITEMS}, t.commits,
             t.version FROM turns t WHERE t.id = $3::uuid AND t.chat_id = c.id) AS x) AS own,
     CASE WHEN $3 IS NOT NULL THEN

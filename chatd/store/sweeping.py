@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from chatd.core.errors import turn_error
 from chatd.store import hot
 from chatd.store.db import Database, dump
-from chatd.store.stopping import PROMOTE_HEAD, close_calls
+from chatd.store.stopping import CANCEL_ITEMS, PROMOTE_HEAD, close_calls
 from chatd.store.usage import RECORD_EXPIRED
 from chatd.store.versions import bump
 
@@ -56,11 +56,6 @@ RELEASE = text(
     WHERE id = :turn"""
 )
 
-CANCEL_ITEMS = text(
-    """UPDATE open_items SET state = 'cancelled', answered_at = clock_timestamp(), version = :version
-    WHERE turn_id = :turn AND state = 'open'"""
-)
-
 END = text(
     """UPDATE turns SET status = :status, error = CAST(:error AS json), lease_id = NULL,
         lease_expires_at = NULL, finished_at = clock_timestamp(), version = :version
@@ -99,7 +94,7 @@ async def expire_turn(db: Database, turn_id: UUID, chat_id: UUID) -> int | None:
         turn = found[0]
         if turn.status == "running" and turn.lost + 1 < MAX_LOST:
             # What its lost worker was asking had an open call: nobody waits for the answer.
-            await connection.execute(CANCEL_ITEMS, {"turn": turn_id, "version": version})
+            await connection.execute(CANCEL_ITEMS, {"turns": [turn_id], "version": version})
             await connection.execute(RELEASE, {"turn": turn_id, "version": version})
             return version
         error = None

@@ -60,14 +60,12 @@ SELECT 1 FROM chats c WHERE c.id = $1 AND c.deleted_at IS NULL AND c.title_sourc
 """
 
 SAVE_GENERATED = """
-UPDATE chats SET title = $2, title_source = 'generated', version = version + 1,
-    updated_at = clock_timestamp()
+UPDATE chats SET title = $2, title_source = 'generated', version = version + 1
 WHERE id = $1 AND deleted_at IS NULL AND title_source = 'fallback' RETURNING version
 """
 
 SAVE_ASKED = """
 UPDATE chats SET title = $3, retitling_until = NULL, version = version + 1,
-    updated_at = clock_timestamp(),
     title_source = CASE title_source WHEN 'user' THEN 'user' ELSE 'generated' END
 WHERE id = $1 AND deleted_at IS NULL AND retitling_until = $2 RETURNING version
 """

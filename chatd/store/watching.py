@@ -24,7 +24,7 @@ FROM chats c
         ORDER BY e.position DESC LIMIT 1) AS ended ON true
 WHERE c.owner_id = ANY ($1::uuid[]) AND c.deleted_at IS NULL
 """
-"""No more than a look needs: an owner may have ten thousand chats, and the process other readers."""
+"""No more than a look needs: one owner may have ten thousand chats, and this process others."""
 
 SEE_CHATS = f"""
 SELECT seen.*, x.deleted_at IS NOT NULL AS deleted,

@@ -16,7 +16,7 @@ from chatd.core.tools import JsonObject, OfferedTool, ToolResult
 from chatd.core.work import LoadedTurn, PlannedCall
 from chatd.policy.approvals import approval_memory, approval_required, approves
 from chatd.policy.intent import unwrap_intent
-from chatd.store.work import mark_sent, patiently
+from chatd.store.work import mark_sent
 from chatd.stream.publisher import TurnFeed
 from chatd.turn.asking import Asking, answers_of, waits_for
 from chatd.turn.builtins import HANDLERS
@@ -54,7 +54,7 @@ class Calls:
             case "mcp":
                 return await self._call_server(planned, tool, arguments)
             case "builtin":
-                return await self._call_builtin(planned, tool, arguments)
+                return await self._call_builtin(planned, arguments)
             case "dynamic":
                 return await self._call_client(planned)
 
@@ -83,17 +83,13 @@ class Calls:
         return await fit(self._deps.db, self._turn.claim, planned, result, self.max_text)
 
     async def _call_builtin(
-        self, planned: PlannedCall, tool: OfferedTool, arguments: JsonObject
+        self, planned: PlannedCall, arguments: JsonObject
     ) -> ToolResult | Waits:
         item = self._item(planned, "child")
         if not await self._marked(planned):
             return _closed()
         context = CallContext(self._deps, self._turn, self.max_text)
-        handler = HANDLERS[planned.call.name]
-        if not tool.safe:
-            return await handler(context, planned, arguments, item)
-        # What may run again after a crash may do so after an outage of the database, too.
-        return await patiently(lambda: handler(context, planned, arguments, item))
+        return await HANDLERS[planned.call.name](context, planned, arguments, item)
 
     async def _marked(self, planned: PlannedCall) -> bool:
         """Journal the call as sent; False when the turn was stopped before."""

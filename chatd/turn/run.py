@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 
 from chatd import logs, telemetry
 from chatd.core.answers import Answer
@@ -105,12 +104,11 @@ class _Turn:
 
     async def run(self) -> str:
         self._record.started()
-        loaded = await self._deps.loader.load(self._claim)
+        loaded = await settled(self._load())
         self._is_child = loaded.parent_chat_id is not None
         if self._deps.titles is not None:
             self._deps.titles.begin(loaded)
-        waited_s = (datetime.now(UTC) - loaded.started_at).total_seconds() - loaded.parked_s
-        limit = asyncio.timeout(WALL_TIME_S - waited_s)
+        limit = asyncio.timeout(WALL_TIME_S - loaded.ran_s)
         try:
             await self._steps(loaded, limit)
         except TimeoutError:
@@ -123,7 +121,6 @@ class _Turn:
     async def _steps(self, loaded: LoadedTurn, limit: asyncio.Timeout) -> None:
         """The answer of the last step is then still to be committed."""
         async with limit:
-            self._take_up(resume(loaded, {}))
             model = _usable_model(loaded)
             self._record.model = model
             toolbox = self._toolbox = Toolbox(self._deps, loaded, self._control)
@@ -150,8 +147,13 @@ class _Turn:
                     if self._record.interrupted:
                         raise _Interrupted
 
+    async def _load(self) -> LoadedTurn:
+        """With what an earlier attempt left open, before anything can fail or stop the turn."""
+        loaded = await self._deps.loader.load(self._claim)
+        self._take_up(resume(loaded, {}))
+        return loaded
+
     def _take_up(self, start: Start) -> None:
-        """Know what an earlier attempt left open, before anything can fail or stop the turn."""
         if start.open_step is not None:
             answered = start.open_step.answered
             self._record.open = [*start.open_step.open, *(planned for planned, _ in answered)]
@@ -260,7 +262,7 @@ class _Turn:
             return True
 
     async def wind_up(self, ended: str) -> None:
-        """Whoever waits for this chat may go on; and what was paid for and is not history counts."""
+        """Whoever waits for this chat may go on. What was paid for and is not history counts."""
         if self._is_child and ended not in ("lost", "handed_back"):
             await inform_parent(self._deps, self._claim)
         ours = ended != "lost"

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from chatd.api.app import create_app
 from chatd.api.auth import Signed
+from chatd.api.limits import MAX_DEPTH
 from chatd.core.errors import ChatdError
 from chatd.settings import Settings
 from chatd.store.db import Database
@@ -95,6 +96,21 @@ async def test_a_nul_anywhere_is_refused(
     check_shape(answer, 400, "bad_request")
     assert "NUL" in answer.json()["message"]
     assert await db.fetch("SELECT 1 FROM chats") == []
+
+
+@pytest.mark.parametrize("depth", [95, 120, 250, 1000])
+async def test_what_is_nested_too_deeply_to_be_written_again_is_refused(
+    member: Person, model: str, depth: int
+) -> None:
+    schema = '{"items":' * depth + "{}" + "}" * depth
+    tool = f'{{"name": "t", "input_schema": {schema}}}'
+    body = f'{{"content": [{{"type": "text", "text": "hi"}}], "unsafe_dynamic_tools": [{tool}]}}'
+    answer = await send(member, body.encode())
+    if depth < MAX_DEPTH:
+        tools = await member.get(f"/chats/{answer.json()['id']}/tools")
+        assert (answer.status_code, tools.status_code) == (201, 200)
+    else:
+        check_shape(answer, 400, "bad_request")
 
 
 async def test_an_escaped_backslash_is_no_nul(member: Person, model: str) -> None:

@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 from uuid import uuid4
 
 import httpx2
 import pytest
 from fastapi import FastAPI
+from redis.asyncio import Redis
 
 from chatd.core.files import MAX_CHAT_FILES, MAX_FILE_BYTES
+from chatd.queue import WAKE_LIST
 from chatd.store.db import Database
 from tests.api.conftest import BASE, Person, enter, text
 from tests.waiting import until
@@ -274,6 +276,16 @@ async def test_files_are_kept_also_when_the_answer_is_a_stream(member: Person, m
     await until(linked)
     stream.cancel()
     await asyncio.gather(stream, return_exceptions=True)
+
+
+async def test_linking_files_wakes_a_worker_again(redis: Redis, member: Person, model: str) -> None:
+    """While the chat was locked for its files, a claim may have passed over its turn."""
+    await member.post("/chats", attached(await uploaded(member)))
+
+    async def wakes() -> bool:
+        return await cast(Any, redis).llen(WAKE_LIST) == 2
+
+    await until(wakes)
 
 
 async def test_a_chat_keeps_so_many_files_and_says_when_it_is_full(

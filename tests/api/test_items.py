@@ -1,19 +1,23 @@
 """Answering open items over HTTP: who may, when, and what is refused."""
 
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
+from redis.asyncio import Redis
 
+from chatd.api.limits import MAX_DEPTH
 from chatd.core.items import NewItem
 from chatd.core.tools import OfferedTool, ToolCall
 from chatd.core.work import Claim, PlannedCall
+from chatd.queue import WAKE_LIST
 from chatd.store.db import Database
 from chatd.store.items import park_turn
 from chatd.store.work import claim_turns, commit_step
 from tests.api.conftest import BASE, Person
 from tests.api.test_tools import add, chat_of
 from tests.seed import answer
+from tests.waiting import until
 
 FORM = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
 
@@ -68,6 +72,21 @@ async def test_an_approval_lets_the_turn_go_on(member: Person, server: str, db: 
     other = await member.post(path, {"decision": "deny"})
     assert other.status_code == 409
     assert await status_of(member, chat) == "pending"
+
+
+async def test_an_answer_in_vain_wakes_a_worker_too(
+    redis: Redis, member: Person, server: str, db: Database
+) -> None:
+    """While it held the chat's lock, a claim may have passed over the turn that goes on."""
+    chat, (item,) = await parked(db, member, server, approval(server))
+    path = f"/chats/{chat}/approvals/{item['id']}"
+    for decision in ("approve", "approve", "deny"):
+        await member.post(path, {"decision": decision})
+
+    async def wakes() -> bool:
+        return await cast(Any, redis).llen(WAKE_LIST) == 4  # the first is the message's
+
+    await until(wakes)
 
 
 async def test_what_policy_no_longer_allows_cannot_be_approved_but_denied(
@@ -184,7 +203,7 @@ async def test_json_that_nests_too_deeply_to_be_kept_is_a_bad_request(
 ) -> None:
     data = {"tool_name": "pick", "args": "{}"}
     chat, _ = await parked(db, member, server, NewItem("tool_result", data, 60))
-    for depth in (260, 1000, 100_000):
+    for depth in (MAX_DEPTH, 1000, 100_000):
         output = "[" * depth + "]" * depth
         body = f'{{"results": [{{"tool_call_id": "c1", "output": {output}}}]}}'
         answered = await member.http.post(

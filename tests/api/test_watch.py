@@ -10,11 +10,16 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
+from chatd.core.chats import ChatPatch
 from chatd.settings import Settings
 from chatd.store import work
 from chatd.store.db import Database
+from chatd.store.editing import patch_chat
+from chatd.store.watching import WatchReads
 from tests.api.conftest import BASE, Person, text
 from tests.api.served import closing_code, heard, open_socket, serving
+from tests.seed import Seed, answer
+from tests.store.working import finish, park
 
 
 @pytest.fixture
@@ -94,6 +99,28 @@ async def test_a_turn_that_waits_for_its_user_is_told_with_what_it_asks(
     call = {"tool_call_id": "c", "tool_name": "browser", "args": "{}"}
     assert data["tool_calls"] == [call]
     assert [item["kind"] for item in data["open_items"]] == ["tool_result"]
+
+
+async def test_what_a_watch_begins_with_is_what_it_sees_when_it_looks_again(seed: Seed) -> None:
+    """Else the first hint, or the first round of what changed, would tell news that are none."""
+    await park(seed, await seed.claimed("asks its client"))
+    await finish(seed, await seed.claimed("failed"), status="failed")
+    await finish(seed, await seed.claimed("done"), answer("done"))
+    await seed.claimed("running")
+    put_away = await seed.chat_id("archived")
+    await patch_chat(seed.db, seed.actor, put_away, ChatPatch(archived=True))
+    reads = WatchReads(seed.db)
+    looks = {look.id: look for look in await reads.owners([seed.actor.user_id])}
+    seen = await reads.chats(list(looks))
+    assert looks == {chat_id: sighting.look for chat_id, sighting in seen.items()}
+    told = sorted((look.title, look.status, len(look.asks)) for look in looks.values())
+    assert told == [
+        ("archived", "waiting", 0),
+        ("asks its client", "requires_action", 1),
+        ("done", "waiting", 0),
+        ("failed", "error", 0),
+        ("running", "running", 0),
+    ]
 
 
 async def test_the_same_comes_as_server_sent_events(

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 from collections.abc import Generator
@@ -10,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cli.running import CHATD, environment
+
+PATIENCE_S = 60
+"""A command that says nothing for so long says nothing any more."""
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\r")
 
@@ -66,6 +70,8 @@ class Terminal:
         return self.process.wait()
 
     def _read(self) -> bool:
+        ready, _, _ = select.select([self._ours], [], [], PATIENCE_S)
+        assert ready, f"nothing comes any more after {self.seen!r}"
         try:
             read = os.read(self._ours, 65_536)
         except OSError:  # how a terminal says that nobody writes any more

@@ -9,10 +9,11 @@ from chatd.cli.chat.telling import Telling
 
 
 class Page:
-    """A screen that keeps what was written; asides in brackets."""
+    """A screen that keeps what was written; asides in brackets. `answers` are typed in turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, *answers: str) -> None:
         self.written = ""
+        self.answers = list(answers)
         self.waits: list[str] = []
 
     def wait(self, why: str) -> None:
@@ -31,6 +32,12 @@ class Page:
 
     def aside(self, text: str, style: str = "yellow") -> None:
         self.line(f"[{text}]")
+
+    def ask(self, prompt: str) -> str:
+        self.line(prompt)
+        if not self.answers:
+            raise EOFError
+        return self.answers.pop(0)
 
 
 def piece(text: str) -> Event:
@@ -131,10 +138,28 @@ def test_what_is_no_part_of_the_answer_is_an_aside() -> None:
     error = {"message": "Rate limited.", "kind": "rate_limit"}
     retry = {"attempt_number": 1, "delay_ms": 1500, "error": error}
     telling.take(Event("notice", {"code": "unreachable", "message": "No tools from x."}))
+    log = {"code": "server_log", "logger": "demo", "message": "line 1\nline 2"}
+    telling.take(Event("notice", log))
+    telling.take(Event("notice", {"code": "compacting", "message": "Summing up."}))
     telling.take(Event("retry", {"retry": retry}))
     telling.take(Event("chat_error", {"error": error}))
     assert page.written == (
         "[Note: No tools from x.]\n"
+        "[demo: line 1 line 2]\n"
+        "[Summing up.]\n"
         "[Rate limited. Again in 1.5 s.]\n"
         "[Error (rate_limit): Rate limited.]\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "shown"),
+    [(1, 4, "25%"), (5, 4, "100%"), (-1, 4, "0%"), (3, None, "3"), (3, 0, "3")],
+)
+def test_progress_is_shown_while_the_tool_runs(done: int, total: int | None, shown: str) -> None:
+    page = Page()
+    progress = {"progress": done, "total": total, "message": "going on"}
+    part = {"type": "tool-result", "tool_call_id": "1", "tool_name": "t", "progress": progress}
+    Telling(page).take(Event("message_part", {"role": "tool", "part": part}))
+    assert page.waits == [f"running t: {shown} going on"]
+    assert page.written == ""

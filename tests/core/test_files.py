@@ -87,6 +87,7 @@ def test_a_file_without_a_name_gets_one() -> None:
         ("C:\\temp\\a b.txt", "a b.txt"),
         ("a\r\nSet-Cookie: x=1.txt", "aSet-Cookie: x=1.txt"),
         ("photo\u202egnp.exe", "photognp.exe"),
+        ("a\u200bb\U000e0041.txt", "ab.txt"),
         ("a\x00b\ud800", "a\ufffdb\ufffd"),
         ("..", ""),
         (".env", ".env"),

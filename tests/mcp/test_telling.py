@@ -130,7 +130,9 @@ async def test_a_line_is_bounded_readable_and_without_secrets(pool: SessionPool)
     lines: list[LogLine] = []
     long = "x" * 1990 + "canary-secret-1" + "y" * 5000
     async with running(Peer()) as peer:
-        peer.says["tools/call"] = saying("a\x00 canary-secret-1", {"k": [1, "h\u00e9"]}, long, None)
+        peer.says["tools/call"] = saying(
+            "a\x00\x1b\u202e canary-secret-1", {"k": [1, "h\u00e9"]}, long, None
+        )
         server = server_at(peer.url, auth=auth)
         await call(pool, server, SHARED, "add", {}, heard=lines.append)
     assert [line.text for line in lines[:2]] == ["a\ufffd [REDACTED]", '{"k": [1, "h\u00e9"]}']

@@ -5,8 +5,10 @@ from uuid import UUID
 
 import pytest
 
+from chatd.core.chats import ChatPatch
 from chatd.core.config import DeploymentConfig
 from chatd.store.archiving import archive_stale, find_stale
+from chatd.store.editing import patch_chat
 from tests.seed import Seed, answer
 from tests.store.working import finish
 from tests.waiting import one, transaction
@@ -30,6 +32,11 @@ async def move(seed: Seed, chat_id: UUID, days: int) -> None:
             chat_id,
             days,
         )
+    await seed.db.fetch(
+        "UPDATE chats SET updated_at = updated_at - make_interval(days => $2) WHERE id = $1",
+        chat_id,
+        days,
+    )
 
 
 async def below(seed: Seed, child: UUID, root: UUID) -> None:
@@ -65,6 +72,17 @@ async def test_an_old_family_is_archived_together_and_noted_once(seed: Seed) -> 
 async def test_nothing_is_archived_while_it_is_off(seed: Seed) -> None:
     await old_chat(seed)
     assert await find_stale(seed.db, DeploymentConfig()) == []
+
+
+@pytest.mark.parametrize("where", ["root", "child"])
+async def test_what_its_user_takes_out_of_the_archive_stays_out(seed: Seed, where: str) -> None:
+    root, child = await old_chat(seed), await old_chat(seed)
+    await below(seed, child, root)
+    chat_id = root if where == "root" else child
+    await patch_chat(seed.db, seed.actor, chat_id, ChatPatch(archived=True))
+    await move(seed, chat_id, 10)
+    await patch_chat(seed.db, seed.actor, chat_id, ChatPatch(archived=False))
+    assert await found(seed) == set()
 
 
 @pytest.mark.parametrize("where", ["root", "child"])

@@ -12,6 +12,7 @@ from chatd.store.chats import get_chat, list_chats, list_messages
 from chatd.store.editing import delete_chat, mark_read, patch_chat
 from tests.seed import Seed, answer, make_user
 from tests.store.working import child_of, everything, finish, statuses, version_of
+from tests.waiting import WITHIN_S, locked
 
 ARCHIVE, UNARCHIVE = ChatPatch(archived=True), ChatPatch(archived=False)
 
@@ -187,6 +188,16 @@ async def test_a_pin_that_will_not_do_changes_nothing(seed: Seed) -> None:
         with pytest.raises(BadRequest, match=message):
             await patch(seed, chat_id, title="new", **fields)
     assert await everything(seed.db) == before
+
+
+async def test_unpinning_a_child_waits_for_no_pinned_chat_not_even_its_root(
+    seed: Seed, database_url: str
+) -> None:
+    """Whoever stops the family holds the root and waits for the child: it would be a deadlock."""
+    (root,) = await pinned(seed, "root")
+    child = await child_of(seed, root)
+    async with locked(database_url, root), asyncio.timeout(WITHIN_S):
+        assert set(await patch(seed, child, pin_order=0)) == {child}
 
 
 async def test_pins_moved_at_once_stay_without_gaps(seed: Seed) -> None:

@@ -1,6 +1,9 @@
 """Removing what is over."""
 
+import asyncio
 from uuid import UUID
+
+import pytest
 
 from chatd.core.chats import ChatPatch, Once
 from chatd.core.config import DeploymentConfig
@@ -8,7 +11,7 @@ from chatd.store import purging, work
 from chatd.store.editing import delete_chat, patch_chat
 from tests.seed import Seed
 from tests.store.working import commit_calls, finish, outcome
-from tests.waiting import one
+from tests.waiting import WITHIN_S, one, transaction
 
 
 async def count(seed: Seed, table: str) -> int:
@@ -52,6 +55,27 @@ async def test_the_journals_of_the_chats_below_lose_their_words_too(seed: Seed) 
     assert await count(seed, "chats") == 0
     left = await one(seed.db, "SELECT count(*), count(arguments) FROM tool_calls")
     assert tuple(left) == (2, 0)
+
+
+@pytest.mark.parametrize("statement", [purging.PURGE_CHATS, purging.PURGE_ARCHIVED])
+async def test_the_journal_is_not_searched_from_end_to_end(statement: str, seed: Seed) -> None:
+    """It keeps a line for every call ever made, and this runs every minute."""
+    await seed.db.fetch(
+        """WITH chat AS (
+            INSERT INTO chats (id, owner_id, title, system_prompt, client_type, mcp_server_ids,
+                archived, pin_order)
+            SELECT gen_random_uuid(), $1, '', '', 'api', '{}', false, 0
+            FROM generate_series(1, 3000) RETURNING id
+        )
+        INSERT INTO tool_calls (chat_id, turn_id, user_id, step, position, tool_call_id, tool_name,
+            original_name, definition_hash, safe, state, attempt)
+        SELECT id, gen_random_uuid(), $1, 1, n, '', '', '', '', false, 'done', 1
+        FROM chat, generate_series(1, 5) n""",
+        seed.actor.user_id,
+    )
+    await seed.db.fetch("ANALYZE chats, tool_calls")
+    plan = await seed.db.fetch(f"EXPLAIN {statement.replace('$1', '1')}")
+    assert "Seq Scan on tool_calls" not in "".join(row[0] for row in plan)
 
 
 async def test_archived_chats_go_when_their_time_is_over(seed: Seed) -> None:
@@ -108,3 +132,14 @@ async def test_only_keys_past_their_day_are_forgotten(seed: Seed) -> None:
     assert await purging.forget_keys(seed.db) == 0
     assert (await seed.chat("a", old)).turn["id"] != first.turn["id"]
     assert (await seed.chat("b", new)).version == 0
+
+
+async def test_forgetting_keys_waits_for_nobody(seed: Seed, database_url: str) -> None:
+    """A command may hold one of these turns and wait for another."""
+    held = await seed.chat("a", Once("/chats", "held", b"x" * 32))
+    await seed.chat("b", Once("/chats", "free", b"x" * 32))
+    await seed.db.fetch("UPDATE turns SET queued_at = queued_at - interval '24 hours'")
+    async with transaction(database_url) as holder, asyncio.timeout(WITHIN_S):
+        await holder.execute("SELECT 1 FROM turns WHERE id = $1 FOR UPDATE", UUID(held.turn["id"]))
+        assert await purging.forget_keys(seed.db) == 1
+    assert await purging.forget_keys(seed.db) == 1

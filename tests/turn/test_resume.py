@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -35,7 +34,7 @@ def loaded(history: list[StoredMessage], journal: list[JournalEntry]) -> LoadedT
         deployment={},
         personal={},
         dynamic_tools=[],
-        parked_s=0.0,
+        ran_s=0.0,
         items=[],
         parent_chat_id=None,
         root_chat_id=None,
@@ -50,7 +49,6 @@ def loaded(history: list[StoredMessage], journal: list[JournalEntry]) -> LoadedT
         notices=[],
         history=history,
         journal=journal,
-        started_at=datetime(2026, 1, 1, tzinfo=UTC),
         first_token_at=None,
     )
 

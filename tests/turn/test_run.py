@@ -15,7 +15,7 @@ from tests.seed import change_server, make_model, make_server
 from tests.store.working import statuses
 from tests.stream.listening import data, listening
 from tests.turn.bench import Bench, at_once, call
-from tests.waiting import one, transaction
+from tests.waiting import one
 
 
 async def test_an_answer_is_kept_with_what_it_cost(bench: Bench) -> None:
@@ -153,21 +153,6 @@ async def test_a_server_that_is_away_is_a_notice_and_no_failure(bench: Bench) ->
         ("unreachable", str(nowhere))
     ]
     assert (await bench.told(claim))[-1] == "three"
-
-
-async def test_the_database_going_away_below_a_tool_of_ours_does_not_fail_the_turn(
-    bench: Bench, database_url: str
-) -> None:
-    spawn = '/call spawn_agent {"type": "explore", "prompt": "/say found"}'
-    claim = await bench.claim(call("slow", seconds=0.2), spawn, "/say done")
-    running = bench.start(claim)
-    await bench.until_state(claim, "sent")
-    async with transaction(database_url) as holder:
-        await holder.execute("LOCK TABLE deployment_settings")
-        (session,) = await holder.waiting()  # what the user may spend is being read
-        await holder.execute("SELECT pg_terminate_backend($1)", session)
-    assert await running.task == "completed"
-    assert await bench.states(claim) == ["done", "done"]
 
 
 # --- policy while it runs

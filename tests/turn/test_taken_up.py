@@ -5,6 +5,8 @@ from chatd.core.work import Claim
 from chatd.turn.resume import resume
 from tests.store.working import commit_calls, journal, lose
 from tests.turn.bench import Bench
+from tests.turn.test_stopping import asked_to_stop
+from tests.waiting import transaction
 
 
 async def left_behind(bench: Bench) -> Claim:
@@ -37,3 +39,20 @@ async def test_what_was_known_of_a_call_is_told_as_it_was(bench: Bench) -> None:
     assert open_step is not None
     ((_, result),) = open_step.answered
     assert result == ToolResult("no answer within 60 s", is_error=True, outcome="unknown")
+
+
+async def test_stopped_while_it_is_read_its_open_calls_are_answered_all_the_same(
+    bench: Bench, database_url: str
+) -> None:
+    claim = await left_behind(bench)
+    await lose(bench.seed, claim)
+    again = await bench.seed.claim()
+    async with transaction(database_url) as holder:
+        await holder.execute("LOCK TABLE deployment_settings")
+        running = bench.start(again)
+        await holder.waiting()  # the turn is being read
+        await asked_to_stop(bench.seed, again)
+        running.stop("interrupt")
+    assert await running.task == "interrupted"
+    await bench.complete(claim)
+    assert await journal(bench.seed, claim) == [(1, "unknown"), (2, "cancelled")]

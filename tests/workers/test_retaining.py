@@ -20,6 +20,7 @@ async def old_chat(seed: Seed) -> None:
     await finish(seed, claim, answer("done"))
     for table in ("chats", "chat_messages"):
         await seed.db.fetch(f"UPDATE {table} SET created_at = created_at - interval '10 days'")
+    await seed.db.fetch("UPDATE chats SET updated_at = updated_at - interval '10 days'")
 
 
 async def test_two_workers_at_once_archive_once_then_remove(seed: Seed, redis: Redis) -> None:

@@ -60,8 +60,8 @@ class Watching:
     def _stop(self, show: Show) -> Ended:
         """Once stops the turn, twice leaves it to itself."""
         try:
+            self._screen.aside("Stopping; Ctrl-C again leaves.", style="dim")
             if self._conversation.stop():
-                self._screen.wait("stopping; Ctrl-C again leaves")
                 return self._watch(self._conversation.follow(), show)
         except KeyboardInterrupt:
             pass

@@ -136,12 +136,14 @@ def _content(role: str, message: Object) -> list[str]:
 
 
 def _part(role: str, part: Any) -> list[str]:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind not in _PARTS[role]:
+    known = cast(Object, part) if isinstance(part, dict) else {}
+    kind = known.get("type")
+    if not isinstance(kind, str) or kind not in _PARTS[role]:
         return [f"a part of type {kind!r} from {role}"]
-    value = part.get(kind)
+    value: Any = known.get(kind)
     if kind in ("text", "refusal"):
         return [] if isinstance(value, str) and value.strip() else [f"a blank {kind} part"]
-    if not isinstance(value, dict) or not all(value.get(key) for key in _SHAPES[kind]):
+    shape = cast(Object, value) if isinstance(value, dict) else None
+    if shape is None or not all(shape.get(key) for key in _SHAPES[kind]):
         return [f"a malformed {kind} part"]
     return []

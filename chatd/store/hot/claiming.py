@@ -73,7 +73,8 @@ def _entered(order: str) -> str:
 
 LOAD = f"""
 SELECT t.id, t.chat_id, t.owner_id, t.kind, t.plan_mode, t.reasoning_effort, t.mcp_server_ids,
-    t.commits, t.notices, t.started_at, t.parked_seconds, t.first_token_at, c.system_prompt,
+    t.commits, t.notices, t.first_token_at, c.system_prompt,
+    extract(epoch FROM clock_timestamp() - t.started_at)::float8 - t.parked_seconds AS ran_seconds,
     c.parent_chat_id, c.root_chat_id, c.mode, c.dynamic_tools, c.title, c.title_source,
     (SELECT version FROM policy_state) AS policy_version,
     (SELECT jsonb_object_agg(d.key, d.value) FROM deployment_settings d) AS deployment,
