@@ -23,7 +23,7 @@ LOOPBACK = [ip_network("127.0.0.0/8")]
 
 @asynccontextmanager
 async def turn_deps(db: Database, redis: Redis) -> AsyncGenerator[TurnDeps]:
-    """As `workers.main` wires them. The publisher waits for nothing; wakes and stops stay unsent."""
+    """As `workers.main` wires them. The publisher waits for nothing; wakes and stops stay here."""
     outbound = Outbound(LOOPBACK, LOOPBACK)
     sessions = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Credentials())
     catalogue = Catalogue(redis, sessions)

@@ -72,9 +72,7 @@ class Chat(Row, table=True):
         default=None, foreign_key="chats.id", ondelete="CASCADE", index=True
     )
     title: str
-    title_source: str = Field(
-        default="fallback", sa_column_kwargs={"server_default": "fallback"}
-    )
+    title_source: str = Field(default="fallback", sa_column_kwargs={"server_default": "fallback"})
     retitling_until: Instant = timestamp()
     mode: str | None = None
     dynamic_tools: list[dict[str, Any]] = json("[]")

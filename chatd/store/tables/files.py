@@ -33,7 +33,5 @@ class ChatFile(Row, table=True):
     __tablename__ = "chat_files"
 
     chat_id: UUID = Field(foreign_key="chats.id", ondelete="CASCADE", primary_key=True)
-    file_id: UUID = Field(
-        foreign_key="files.id", ondelete="CASCADE", primary_key=True, index=True
-    )
+    file_id: UUID = Field(foreign_key="files.id", ondelete="CASCADE", primary_key=True, index=True)
     created_at: Instant = timestamp(now=True)

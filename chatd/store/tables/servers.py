@@ -72,9 +72,7 @@ class McpServerConfig(Row, table=True):
     allow_in_plan_mode: bool = False
     forward_coder_headers: bool = False
     trust_annotations: bool = False
-    require_approval: str = Field(
-        default="never", sa_column_kwargs={"server_default": "never"}
-    )
+    require_approval: str = Field(default="never", sa_column_kwargs={"server_default": "never"})
     tool_settings: dict[str, Any] = json("{}")
     """By original tool name; see `chatd.core.servers.ToolSetting`."""
     tool_timeout_seconds: int = 60
