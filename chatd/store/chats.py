@@ -172,7 +172,8 @@ async def get_turn(db: Database, owner_id: UUID, chat_id: UUID, turn_id: UUID) -
     """Raises `NotFound` also for a turn of another chat."""
     await require_chat(db, owner_id, chat_id)
     row = await db.fetch_one(
-        f"SELECT {hot.TURN_COLUMNS}, {USAGE}, {OPEN_ITEMS} FROM turns t WHERE t.id = $1 AND t.chat_id = $2",
+        f"""SELECT {hot.TURN_COLUMNS}, {USAGE}, {OPEN_ITEMS} FROM turns t
+        WHERE t.id = $1 AND t.chat_id = $2""",
         turn_id,
         chat_id,
     )
