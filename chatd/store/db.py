@@ -7,6 +7,7 @@ from typing import Any, cast
 import asyncpg
 import orjson
 from sqlalchemy import event
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError, DisconnectionError, TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -39,8 +40,10 @@ AWAY = (
 def away(error: BaseException) -> bool:
     """Whether the error means that PostgreSQL cannot be reached now (not that it said no)."""
     if isinstance(error, DBAPIError):
-        cause = error.orig.__cause__ if error.orig is not None else None
-        return error.connection_invalidated or (cause is not None and away(cause))
+        return error.connection_invalidated or (error.orig is not None and away(error.orig))
+    if isinstance(error, AsyncAdapt_asyncpg_dbapi.Error):
+        # What a pool raises that cannot connect: asyncpg's own error is behind it.
+        return error.__cause__ is not None and away(error.__cause__)
     if isinstance(error, asyncpg.QueryCanceledError):
         return False  # the statement timeout: PostgreSQL is there, and said no
     return isinstance(error, AWAY)

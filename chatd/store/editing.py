@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatd.core.chats import MAX_TITLE, Actor, ChatPatch
 from chatd.core.errors import BadRequest
-from chatd.store import hot
+from chatd.store import hot, watching
 from chatd.store.chats import require_chat
 from chatd.store.db import Database, dump
 from chatd.store.family import Changed, lock_below, lock_chat, lock_in_family, run
@@ -53,14 +53,6 @@ PARENT_ARCHIVED = text("SELECT archived FROM chats WHERE id = :parent")
 USABLE = text(f"{hot.USABLE_MODEL} AND m.id = :model")
 
 HIDE = text("UPDATE chats SET deleted_at = clock_timestamp() WHERE id = :chat")
-
-READ = """
-UPDATE chats c SET last_read_message_id = newest.id
-FROM (SELECT max(m.id) AS id FROM chat_messages m
-    WHERE m.chat_id = $1 AND NOT m.deleted AND m.visibility <> 'model'
-        AND ($2::bigint IS NULL OR m.id <= $2)) AS newest
-WHERE c.id = $1 AND newest.id > coalesce(c.last_read_message_id, 0) RETURNING c.id
-"""
 
 
 async def patch_chat(db: Database, actor: Actor, chat_id: UUID, patch: ChatPatch) -> Changed:
@@ -158,7 +150,7 @@ async def delete_chat(db: Database, actor: Actor, chat_id: UUID) -> Changed:
 async def mark_read(db: Database, actor: Actor, chat_id: UUID, message_id: int | None) -> bool:
     """Read up to this message or to the newest, never back; whether that moved anything."""
     await require_chat(db, actor.user_id, chat_id)
-    return await db.fetch_one(READ, chat_id, message_id) is not None
+    return await watching.mark_read(db, chat_id, message_id)
 
 
 def _checked_title(title: str | None) -> str | None:

@@ -53,15 +53,16 @@ _NOTHING: frozenset[str] = frozenset()
 MARK_READ = """
 UPDATE chats c SET last_read_message_id = last.id FROM (
     SELECT max(m.id) AS id FROM chat_messages m
-    WHERE m.chat_id = $1 AND m.id <= $2 AND m.role = 'assistant' AND NOT m.deleted
+    WHERE m.chat_id = $1 AND ($2::bigint IS NULL OR m.id <= $2) AND m.role = 'assistant'
+        AND NOT m.deleted
 ) last
 WHERE c.id = $1 AND c.deleted_at IS NULL AND last.id > coalesce(c.last_read_message_id, 0)
 RETURNING c.id
 """
 
 
-async def mark_read(db: Database, chat_id: UUID, message_id: int) -> bool:
-    """Everything up to this message is read; never backwards, and no news to anybody.
+async def mark_read(db: Database, chat_id: UUID, message_id: int | None) -> bool:
+    """Everything (up to this message) is read; never backwards, and no news to anybody.
 
     Answers whether that changed (and for a moment locked) the chat.
     """
