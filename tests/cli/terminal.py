@@ -6,6 +6,7 @@ import re
 import select
 import signal
 import subprocess
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +61,15 @@ class Terminal:
         os.write(self._ours, b"\x04")
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
+        """Ctrl-C, once the command waits for something.
+
+        A signal between a prompt and the read behind it is heard only with the next key.
+        """
+        stat = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/stat")
+        deadline = time.monotonic() + PATIENCE_S
+        while stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "S":
+            assert time.monotonic() < deadline, "it is always busy"
+            time.sleep(0.01)
         self.process.send_signal(signal.SIGINT)
 
     def finish(self) -> int:
