@@ -33,9 +33,16 @@ NEVER_S = 3600.0
 async def listening(
     redis: Redis, look: Callable[[Set[UUID] | None], Awaitable[None]]
 ) -> AsyncGenerator[None]:
-    """A listener that has subscribed."""
-    task = asyncio.create_task(StopListener(redis, look).run())
+    """A listener that has subscribed, and looked at what it had missed before."""
+    looked = asyncio.Event()
+
+    async def look_and_tell(turns: Set[UUID] | None) -> None:
+        await look(turns)
+        looked.set()
+
+    task = asyncio.create_task(StopListener(redis, look_and_tell).run())
     await subscribed(redis)
+    await looked.wait()
     yield
     task.cancel()
     with suppress(asyncio.CancelledError):
