@@ -43,7 +43,9 @@ class Worker:
     """Of the next model call."""
     open: list[PlannedCall] = field(default_factory=list[PlannedCall])
     known: dict[int, ToolResult] = field(default_factory=dict[int, ToolResult])
-    """Results of the open calls that are journaled."""
+    """Results of the open calls, as far as they are there."""
+    journaled: set[int] = field(default_factory=set[int])
+    """Those of them that this worker has journaled: a resumed turn's may not be."""
 
     @property
     def unanswered(self) -> list[PlannedCall]:
@@ -193,7 +195,8 @@ class World:
         planned = [planned_call(n, worker.step, safe=safe) for n in range(1, calls + 1)]
         message = answer("let me see", worker.step, *planned)
         await work.commit_step(self.db, worker.claim, [message], planned, [], None)
-        worker.open, worker.known, worker.step = planned, {}, worker.step + 1
+        worker.open, worker.known, worker.journaled = planned, {}, set()
+        worker.step += 1
 
     async def mark_sent(self, worker: Worker) -> None:
         policy = await one(self.db, "SELECT version FROM policy_state")
@@ -206,6 +209,7 @@ class World:
         result = ToolResult("3")
         await work.record_result(self.db, worker.claim, _outcome(planned, result))
         worker.known[planned.position] = result
+        worker.journaled.add(planned.position)
 
     async def results(self, worker: Worker, rest: ToolResult | None = None) -> None:
         """All results of the step; `rest` for the calls that have none yet."""
@@ -215,9 +219,9 @@ class World:
             NewMessage("tool", [result_part(planned, result)], planned.step, planned.position)
             for planned, result in told
         ]
-        outcomes = [_outcome(p, r) for p, r in told if p.position not in worker.known]
+        outcomes = [_outcome(p, r) for p, r in told if p.position not in worker.journaled]
         await work.commit_results(self.db, worker.claim, messages, outcomes, [])
-        worker.open, worker.known = [], {}
+        worker.open, worker.known, worker.journaled = [], {}, set()
 
     async def close_calls(self, worker: Worker) -> None:
         """As a worker does before it ends a turn in the middle of a step."""
