@@ -8,6 +8,7 @@ sweeper repairs a lost one, the renewal of leases a lost stop. So no Redis error
 import asyncio
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -47,7 +48,7 @@ def from_bytes(data: bytes) -> JobData:
     return orjson.loads(data)
 
 
-class _Sender:
+class _Sender(ABC):
     """Sends from one background task, so that a burst is one round trip."""
 
     def __init__(self, redis: Redis) -> None:
@@ -90,9 +91,9 @@ class _Sender:
         except (RedisError, OSError, TimeoutError):
             self.failures += 1
 
+    @abstractmethod
     def _gathered(self) -> Any:
         """A pipeline of all that is wanted by now, or None."""
-        raise NotImplementedError
 
 
 class Wakes(_Sender):

@@ -15,10 +15,11 @@ from tests.waiting import one
 
 
 def rows() -> list[CompactionRow]:
-    usage = {**NO_USAGE, "input_tokens": 7}
+    usage = NO_USAGE.copy()
+    usage["input_tokens"] = 7
     return [
         CompactionRow(NewMessage("user", said("summary"), 2, -4), "model"),
-        CompactionRow(NewMessage("assistant", said("shown"), 2, -3, usage=usage), "user"),  # type: ignore[arg-type]
+        CompactionRow(NewMessage("assistant", said("shown"), 2, -3, usage=usage), "user"),
         CompactionRow(NewMessage("tool", said("shown too"), 2, -2), "user"),
         CompactionRow(NewMessage("user", said("hello"), 2, -1), "model", compressed=False),
     ]
