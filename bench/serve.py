@@ -18,6 +18,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import asyncpg
+
 from chatd.dev.children import Child, Spec, start_child
 from chatd.dev.secret_file import write_secret
 from chatd.dev.stack import Stack, start_stack
@@ -46,6 +48,7 @@ async def _serve(options: argparse.Namespace) -> None:
     data: Path = options.data
     shutil.rmtree(data, ignore_errors=True)
     stack = await start_stack(data)
+    await _settle(stack.database_url)
     children: list[Child] = []
     try:
         env = environment(stack)
@@ -63,6 +66,17 @@ async def _serve(options: argparse.Namespace) -> None:
         await asyncio.gather(*(child.stop() for child in children))
         with contextlib.suppress(Exception):
             await stack.close()
+
+
+async def _settle(database_url: str) -> None:
+    """Statistics within seconds, as a database has them that is older than a minute: plans made
+    for empty tables, and kept by prepared statements, are no system's speed."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.execute("ALTER SYSTEM SET autovacuum_naptime = '2s'")
+        await connection.execute("SELECT pg_reload_conf()")
+    finally:
+        await connection.close()
 
 
 def environment(stack: Stack) -> dict[str, str]:

@@ -67,7 +67,7 @@ class Commands:
             traceparent=self._traceparent(),
         )
         if accepted.version:
-            self._publisher.announce(chat_id, accepted.version, owner_id=actor.user_id)
+            self._publisher.created(chat_id, actor.user_id)
             self._wakes.wake()
         return _submitted({**accepted.chat, "turn": accepted.turn}, accepted)
 

@@ -14,6 +14,7 @@ from chatd.answering import Answers
 from chatd.api import (
     chats,
     config,
+    creating,
     errors,
     files,
     health,
@@ -126,6 +127,7 @@ def _add_routes(app: FastAPI) -> None:
     # What is asked for most comes first, and fixed paths such as /chats/models before
     # /chats/{chat}.
     for part in (
+        creating,
         turns,
         queue,
         history,

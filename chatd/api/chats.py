@@ -1,28 +1,23 @@
-"""Chats: create, list, read, change, delete, follow."""
+"""Chats: list, read, change, delete, follow."""
 
-from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Response
 
 from chatd.api.answers import (
-    CONFLICT,
     NOT_FOUND,
     Chat,
-    NewChatAnswer,
     json_answer,
 )
-from chatd.api.attaching import with_files
 from chatd.api.auth import Signed
-from chatd.api.bodies import ChatBody, ChatPatchBody
+from chatd.api.bodies import ChatPatchBody
 from chatd.api.fields import MAX_INT, ChatId, Limit, MessageId
 from chatd.api.limits import JsonRoute
 from chatd.api.parts import PartsDep
-from chatd.api.submitting import EVENTS, Accept, IdempotencyKey, still_signed, submit, to_once
+from chatd.api.submitting import EVENTS, still_signed
 from chatd.core.errors import BadRequest
 from chatd.store import chats
-from chatd.store.ids import new_id
 
 router = APIRouter(tags=["chats"], route_class=JsonRoute)
 
@@ -39,34 +34,6 @@ LabelFilters = Annotated[
     list[str], Query(alias="label", max_length=50, description="`key:value`; several must all fit.")
 ]
 _ARCHIVED = {"true": True, "false": False, "any": None}
-
-
-@router.post(
-    "/chats",
-    status_code=201,
-    response_model=NewChatAnswer,
-    responses={201: EVENTS, **CONFLICT},
-    summary="Create a chat with its first message",
-)
-async def create_chat(
-    request: Request,
-    body: ChatBody,
-    actor: Signed,
-    parts: PartsDep,
-    key: IdempotencyKey = None,
-    accept: Accept = None,
-) -> Response:
-    """The turn runs at once. With `Accept: text/event-stream` the answer is its event stream."""
-    new, once, chat_id = body.to_chat(), await to_once(request, key), new_id()
-    new = replace(new, turn=await with_files(parts, actor, new.turn))
-    return await submit(
-        parts,
-        actor,
-        chat_id,
-        lambda: parts.commands.create_chat(actor, new, once, chat_id=chat_id),
-        accept=accept,
-        content=new.turn.content,
-    )
 
 
 @router.get("/chats", response_model=list[Chat], summary="List your chats, latest change first")

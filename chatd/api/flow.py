@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Protocol
@@ -22,7 +21,8 @@ SEND_TIMEOUT_S = 20.0
 log = logs.get(__name__)
 
 Allowed = Callable[[], Awaitable[bool]]
-Put = Callable[[bytes], Awaitable[None]]
+Put = Callable[[bytes, bool], Awaitable[None]]
+"""Sends some frames; whether more come after them."""
 
 
 class Ending(Enum):
@@ -82,7 +82,10 @@ class Flow:
         self._sending_since: float | None = None
 
     async def run(self, put: Put, gone: Coroutine[Any, Any, Ending]) -> Ending:
-        """Send everything with `put`; `gone` ends when the client does something."""
+        """Send everything with `put`; `gone` ends when the client does something.
+
+        Close the flow after it, and after the last word to the client: that need not wait.
+        """
         leaving = asyncio.create_task(gone)
         sending = asyncio.create_task(self._send_all(put))
         both = {leaving, sending}
@@ -100,15 +103,14 @@ class Flow:
             for task in both:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
-            await asyncio.shield(self._source.close())
         if ending is Ending.SLOW:
             telemetry.FOLLOWERS_DROPPED.inc()
             log.info("slow reader dropped")
         return ending
 
     async def close(self) -> None:
-        """For one that was never run."""
-        await self._source.close()
+        """Also for one that was never run."""
+        await asyncio.shield(self._source.close())
 
     def _stuck(self) -> bool:
         """Whether the reader has taken nothing for too long; cheaper than a time-out a send."""
@@ -117,35 +119,29 @@ class Flow:
         )
 
     async def _send_all(self, put: Put) -> Ending:
-        async with aclosing(self._frames()) as frames:
-            async for chunk in frames:
-                if chunk:
-                    self._sending_since = time.monotonic()
-                    await put(chunk)
-                    self._sending_since = None
-        source = self._source
-        if source.overrun:
-            return Ending.SLOW
-        if source.closing and not source.finished:
-            return Ending.DRAINING
-        return Ending.OVER if source.finished else Ending.REVOKED
-
-    async def _frames(self) -> AsyncGenerator[bytes]:
         source, pace = self._source, self._pace
-        yield COMMENT + self._first
+        await self._send(put, COMMENT + self._first)
         checked = spoken = time.monotonic()
         while not (source.finished or source.overrun or source.closing):
             silent_s = time.monotonic() - spoken
             chunk = await source.next(max(pace.heartbeat_s - silent_s, 0))
             now = time.monotonic()
             if chunk or now - spoken >= pace.heartbeat_s:
-                yield chunk or COMMENT
+                await self._send(put, chunk or COMMENT)
                 spoken = time.monotonic()
             if now - checked > pace.recheck_s:
                 checked = now
                 if not await _still(self._allowed):
-                    yield source.revoked()
-                    return
+                    await self._send(put, source.revoked())
+                    return Ending.REVOKED
+        if source.overrun:
+            return Ending.SLOW
+        return Ending.OVER if source.finished else Ending.DRAINING
+
+    async def _send(self, put: Put, chunk: bytes) -> None:
+        self._sending_since = time.monotonic()
+        await put(chunk, not self._source.finished)
+        self._sending_since = None
 
 
 async def _still(allowed: Allowed) -> bool:

@@ -25,18 +25,28 @@ class EventStream(Response):
         self._flow = flow
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send(
-            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        )
+        more_to_come = True
 
-        async def put(chunk: bytes, more: bool = True) -> None:
+        async def put(chunk: bytes, more: bool) -> None:
+            nonlocal more_to_come
+            more_to_come = more  # the last frames and the end of the body are one write
             await send({"type": "http.response.body", "body": chunk, "more_body": more})
 
-        ending = await self._flow.run(put, _disconnected(receive))
-        if ending is not Ending.HUNG_UP:
-            with suppress(TimeoutError, OSError):
-                async with asyncio.timeout(GOODBYE_S):
-                    await put(b"", more=False)
+        try:
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+            ending = await self._flow.run(put, _disconnected(receive))
+            if more_to_come and ending is not Ending.HUNG_UP:
+                with suppress(TimeoutError, OSError):
+                    async with asyncio.timeout(GOODBYE_S):
+                        await put(b"", False)
+        finally:
+            await self._flow.close()
 
 
 async def _disconnected(receive: Receive) -> Ending:

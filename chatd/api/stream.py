@@ -112,7 +112,7 @@ class Follower:
         self._marking = asyncio.create_task(self._mark())
 
     async def close(self) -> None:
-        await self._hub.unsubscribe(self._subscription)
+        self._hub.unsubscribe(self._subscription)
         if self._marking is not None:
             await self._marking
             await self._mark()
@@ -176,13 +176,13 @@ class Streams:
         try:
             submitted = await submit()
             if submitted.chat_id != chat_id:
-                await self.hub.unsubscribe(subscription)
+                self.hub.unsubscribe(subscription)
                 subscription = await self.hub.subscribe(submitted.chat_id)
             reader = Reader(submitted.chat_id, turn_id=submitted.turn_id)
             follower = Follower(self.db, self.hub, reader, subscription)
             first = await self._accepted(follower, submitted)
         except BaseException:
-            await self.hub.unsubscribe(subscription)
+            self.hub.unsubscribe(subscription)
             raise
         return EventStream(Flow(follower, allowed, first, self.pace), status)
 

@@ -34,7 +34,7 @@ class Watching:
         return plain_frame("chat_error", orjson.dumps({"type": "error", "error": error}))
 
     async def close(self) -> None:
-        await self._watchers.leave(self._watcher)
+        self._watchers.leave(self._watcher)
 
 
 async def watch(watchers: Watchers, owner_id: UUID, allowed: Allowed, pace: Pace) -> Flow:

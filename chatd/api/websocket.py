@@ -61,25 +61,24 @@ async def watch_chats(websocket: WebSocket, actor: Signed, parts: PartsDep) -> N
 
 async def send_flow(websocket: WebSocket, flow: Flow) -> None:
     """Ends with the flow, when the client hangs up, and when it says anything: it has no say."""
-    try:
-        await websocket.accept()
-    except BaseException:
-        await flow.close()
-        raise
 
-    async def put(chunk: bytes) -> None:
+    async def put(chunk: bytes, _more: bool) -> None:
         try:
             for message in texts(chunk):
                 await websocket.send_text(message)
         except WebSocketDisconnect as error:
             raise ConnectionError from error
 
-    ending = await flow.run(put, _gone(websocket))
-    if ending in CODES:
-        # A reader that takes nothing does not take this either: the connection closes without.
-        with suppress(TimeoutError, WebSocketDisconnect):
-            async with asyncio.timeout(GOODBYE_S):
-                await websocket.close(CODES[ending])
+    try:
+        await websocket.accept()
+        ending = await flow.run(put, _gone(websocket))
+        if ending in CODES:
+            # A reader that takes nothing does not take this either: the connection closes without.
+            with suppress(TimeoutError, WebSocketDisconnect):
+                async with asyncio.timeout(GOODBYE_S):
+                    await websocket.close(CODES[ending])
+    finally:
+        await flow.close()
 
 
 async def _gone(websocket: WebSocket) -> Ending:

@@ -28,9 +28,9 @@ class ToolSpec:
     destructive: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class BuiltinTool:
-    """A tool that the worker itself runs, under its own bare name."""
+    """A tool that the worker itself runs, under its own bare name. Equal to itself only."""
 
     spec: ToolSpec
     safe: bool = True

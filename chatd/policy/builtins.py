@@ -1,6 +1,7 @@
 """Which tools of our own, and of the client's, a turn may use."""
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from chatd.core.reasons import Reason
 from chatd.core.tools import BuiltinTool, Dropped, JsonObject, OfferedTool
@@ -53,6 +54,7 @@ def select_dynamic(
     ]
 
 
+@cache
 def _offered(tool: BuiltinTool) -> OfferedTool:
     spec = tool.spec
     return OfferedTool(

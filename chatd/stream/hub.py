@@ -95,18 +95,18 @@ class Hub:
         try:
             await self.listener.listen(channel(chat_id).encode(), partial(self._put, chat_id))
         except BaseException:
-            await self.unsubscribe(subscription)
+            self.unsubscribe(subscription)
             raise
         return subscription
 
-    async def unsubscribe(self, subscription: Subscription) -> None:
+    def unsubscribe(self, subscription: Subscription) -> None:
         others = self._followed.get(subscription.chat_id)
         if others is None or subscription not in others:
             return
         others.discard(subscription)
         if not others:
             del self._followed[subscription.chat_id]
-            await self.listener.ignore(channel(subscription.chat_id).encode())
+            self.listener.ignore(channel(subscription.chat_id).encode())
 
     async def preview(self, chat_id: UUID) -> list[Entry]:
         """The running step's preview so far, or nothing when Redis is away or has lost it."""

@@ -65,25 +65,27 @@ class Listener:
             except TimeoutError:
                 self._lost = True
 
-    async def ignore(self, name: bytes) -> None:
-        """Harmless for a channel that is not listened to."""
-        if self._wanted.pop(name, None) is not None:
-            self._confirmed.pop(name, None)
-            await self._tell(name)
+    def ignore(self, name: bytes) -> None:
+        """Harmless for a channel that is not listened to. Redis is told with the next
+        `tell_again`: one command for all that ended since, not one a turn."""
+        self._wanted.pop(name, None)
+        self._confirmed.pop(name, None)
 
     async def tell_again(self) -> None:
-        """Tell Redis what it could not be told when it was away."""
+        """Tell Redis what it has not been told: it was away, or it was not worth a command."""
         told = self._pubsub.channels.keys() - self._pubsub.pending_unsubscribe_channels
-        for name in told ^ self._wanted.keys():
-            if not await self._tell(name):
-                return
+        if await self._tell(*(self._wanted.keys() - told)):
+            await self._tell(*(told - self._wanted.keys()))
 
-    async def _tell(self, name: bytes) -> bool:
+    async def _tell(self, *names: bytes) -> bool:
         """Subscribe or unsubscribe, whichever is wanted by now; false when Redis is away."""
         try:
             async with asyncio.timeout(SUBSCRIBE_TIMEOUT_S), self._telling:
-                wanted = name in self._wanted
-                await (self._pubsub.subscribe if wanted else self._pubsub.unsubscribe)(name)
+                wanted = [name for name in names if name in self._wanted]
+                if wanted:
+                    await self._pubsub.subscribe(*wanted)
+                if len(wanted) < len(names):
+                    await self._pubsub.unsubscribe(*(set(names) - set(wanted)))
         except AWAY:
             self._lost = True
             return False

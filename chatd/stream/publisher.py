@@ -76,7 +76,12 @@ class Publisher:
         """
         self._hints.append((channel(chat_id), pack(hint(version, events))))
         if owner_id is not None:
-            self._hints.append((owner_channel(owner_id), str(chat_id).encode()))
+            self.created(chat_id, owner_id)
+        self._wanted.set()
+
+    def created(self, chat_id: UUID, owner_id: UUID) -> None:
+        """Tell the owner's watchers; nobody can follow the chat itself yet."""
+        self._hints.append((owner_channel(owner_id), str(chat_id).encode()))
         self._wanted.set()
 
     def changed(self, feed: "TurnFeed", *, at_once: bool) -> None:

@@ -128,7 +128,7 @@ class Watchers:
                 if not owner.ready:
                     await self._open(owner_id, owner)
         except BaseException:
-            await self.leave(watcher)
+            self.leave(watcher)
             raise
         return watcher
 
@@ -139,7 +139,7 @@ class Watchers:
         owner.ready = True
         self._some.set()
 
-    async def leave(self, watcher: Watcher) -> None:
+    def leave(self, watcher: Watcher) -> None:
         """Harmless a second time."""
         owner = self._owners.get(watcher.owner_id)
         if owner is None or watcher not in owner.watchers:
@@ -147,7 +147,7 @@ class Watchers:
         owner.watchers.discard(watcher)
         if not owner.watchers:
             del self._owners[watcher.owner_id]
-            await self._listener.ignore(owner_channel(watcher.owner_id).encode())
+            self._listener.ignore(owner_channel(watcher.owner_id).encode())
 
     def _hint(self, owner_id: UUID, payload: bytes) -> None:
         owner = self._owners.get(owner_id)

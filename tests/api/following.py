@@ -88,7 +88,7 @@ class Stage:
                 self.deps.publisher.announce(self._marker, 1)
                 while not await marker.wait(10):
                     pass
-            await door.hub.unsubscribe(marker)
+            door.hub.unsubscribe(marker)
 
     async def stream(
         self,

@@ -175,7 +175,7 @@ async def test_many_watchers_cost_one_read_and_one_channel(
         assert await told(watcher, 1) == ["title_change"]
     assert world.reads == 1
     for watcher in several:
-        await watchers.leave(watcher)
+        watchers.leave(watcher)
     assert watchers.count == 0
 
 
