@@ -1,7 +1,7 @@
 """Making titles beside the turns: by itself for new chats, and when users ask for one."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
@@ -19,6 +19,7 @@ from chatd.store.config import read_config
 from chatd.store.db import Database
 from chatd.store.secrets import KeyRing
 from chatd.store.usage import record_usage
+from chatd.store.work import patiently
 from chatd.stream.publisher import Publisher
 from chatd.title_queue import AWAY, TitleQueue, TitleRequest
 
@@ -106,7 +107,7 @@ class Titles:
                 return
             title, _ = await self._generate(chat_id, owner_id, own, lines)
             if title:
-                version = await titles.save_generated(self._db, chat_id, title)
+                version = await _kept(lambda: titles.save_generated(self._db, chat_id, title))
                 self._tell(chat_id, owner_id, version)
 
     async def _answer(self, queue: TitleQueue, request: TitleRequest) -> None:
@@ -119,7 +120,8 @@ class Titles:
             owner_id, own, lines = found
             title, problem = await self._generate(request.chat_id, owner_id, own, lines)
             if title and request.save:
-                version = await titles.save_asked(self._db, request.chat_id, request.until, title)
+                chat_id, until = request.chat_id, request.until
+                version = await _kept(lambda: titles.save_asked(self._db, chat_id, until, title))
                 self._tell(request.chat_id, owner_id, version)
         await queue.answer(request, title, problem)
 
@@ -161,13 +163,19 @@ class Titles:
             cost_micros=price(proposal.usage, model),
             estimated=proposal.estimated,
         )
-        await record_usage(self._db, [spent])
+        await _kept(lambda: record_usage(self._db, [spent]))
 
     def _tell(self, chat_id: UUID, owner_id: UUID, version: int | None) -> None:
         """Readers of the new title; and workers, whose claim may have skipped the locked chat."""
         if version is not None:
             self._publisher.announce(chat_id, version, owner_id=owner_id)
         self._wakes.wake()
+
+
+async def _kept(write: Callable[[], Awaitable[Any]]) -> Any:
+    """What was paid for outlives PostgreSQL's restart. Raises `TimeoutError`."""
+    async with asyncio.timeout(BUDGET_S):
+        return await patiently(write)
 
 
 def _first(turn: LoadedTurn) -> bool:

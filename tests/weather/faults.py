@@ -35,27 +35,34 @@ class Fault:
     """Nobody can do anything before it is mended."""
 
 
-async def another_worker(ground: Ground) -> None:
-    await new_worker(ground.fleet)
-    ground.whole_at = time.monotonic()
+async def second_worker(ground: Ground) -> None:
+    """Stopped until it is needed, so that every turn is in the other one's hands."""
+    ground.spare = await new_worker(ground.fleet)
+    ground.spare.child.send_signal(signal.SIGSTOP)
+
+
+def wake_second(ground: Ground) -> None:
+    assert ground.spare is not None
+    ground.spare.child.send_signal(signal.SIGCONT)
 
 
 async def kill_worker(ground: Ground) -> None:
+    wake_second(ground)
     ground.worker.child.kill()
 
 
 async def stop_worker(ground: Ground) -> None:
+    wake_second(ground)
     ground.worker.child.send_signal(signal.SIGTERM)
 
 
 async def freeze_worker(ground: Ground) -> None:
+    wake_second(ground)
     ground.worker.child.send_signal(signal.SIGSTOP)
 
 
 async def thaw_worker(ground: Ground) -> None:
     """After its leases have run out and its turns are in other hands."""
-    await new_worker(ground.fleet)
-    ground.whole_at = time.monotonic()
     frozen = f"%:{ground.worker.child.pid}:%"
 
     async def taken() -> bool:
@@ -113,9 +120,15 @@ async def come_back(ground: Ground) -> None:
 
 
 FAULTS = (
-    Fault("kill -9 worker", kill_worker, another_worker, loses_worker=True),
-    Fault("SIGTERM worker", stop_worker, another_worker, loses_worker=True),
-    Fault("SIGSTOP past the lease", freeze_worker, thaw_worker, loses_worker=True),
+    Fault("kill -9 worker", kill_worker, before=second_worker, loses_worker=True),
+    Fault("SIGTERM worker", stop_worker, before=second_worker, loses_worker=True),
+    Fault(
+        "SIGSTOP past the lease",
+        freeze_worker,
+        thaw_worker,
+        before=second_worker,
+        loses_worker=True,
+    ),
     Fault("kill -9 api", kill_door, before=second_door),
     Fault("Redis restart", kill_redis, restart_redis, comes_back=True),
     Fault("FLUSHALL", flush),

@@ -78,7 +78,8 @@ class Scene:
 
 @dataclass
 class Ground:
-    """`worker` has every turn in hand when the weather comes; `victim` is a door that may go."""
+    """`worker` has every turn in hand when the weather comes, `spare` goes on with them; `victim`
+    is a door that may go."""
 
     fleet: Fleet
     db: Database
@@ -91,6 +92,7 @@ class Ground:
     careful: str
     """The demo tools again, each call of which has to be approved."""
     worker: Process
+    spare: Process | None = None
     victim: Client | None = None
     whole_at: float = 0.0
     """When the fault came, or when what it took was there again."""

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from tests.e2e.client import Posted, at_once, call
 from tests.e2e.journal import appended, reaches
@@ -30,7 +31,8 @@ async def nothing(ground: Ground, scene: Scene) -> None:
 
 @dataclass(frozen=True)
 class Moment:
-    """`own_s` is what model and tools need, at most twice; `act` is what the user then does."""
+    """`own_s` is what model and tools need, at most twice; `act` is what the user then does, and
+    `afterwards` returns when there is what is no message."""
 
     name: str
     start: Starts
@@ -39,6 +41,7 @@ class Moment:
     act: There = nothing
     steady: bool = False
     """It lasts until it is released, or until the user acts."""
+    afterwards: There = nothing
 
     async def bring(self, ground: Ground) -> Scene:
         scene = await self.start(ground)
@@ -86,6 +89,12 @@ async def asking(ground: Ground, scene: Scene) -> None:
 async def held_calls(ground: Ground, scene: Scene) -> None:
     """The model has heard what it was asked, and its answers do not come through."""
     await until(lambda: ground.heard(scene.model, scene.calls))
+
+
+async def titled(ground: Ground, scene: Scene) -> None:
+    """By a model: the first words no longer stand in for it."""
+    source = "SELECT 1 FROM chats WHERE id = $1 AND title_source = 'generated'"
+    await until(lambda: ground.db.fetch(source, UUID(scene.chat_id)), WITHIN_S)
 
 
 async def approve(ground: Ground, scene: Scene) -> None:
@@ -171,5 +180,12 @@ MOMENTS = (
         steady=True,
     ),
     Moment("compaction", compacting, held_calls, 3, steady=True),
-    Moment("title", held("scripted-title", ("/say titled",)), held_calls, 3, steady=True),
+    Moment(
+        "title",
+        held("scripted-title", ("/say titled",)),
+        held_calls,
+        3,
+        steady=True,
+        afterwards=titled,
+    ),
 )

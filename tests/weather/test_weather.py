@@ -129,5 +129,6 @@ async def _cell(ground: Ground, moment: Moment, scene: Scene, calm: Told, fault:
         took_s = time.monotonic() - ground.whole_at
         assert not WANTED or took_s < WITHIN_S + moment.own_s, f"it took {took_s:.1f} s"
         assert (turn["status"], turn["error"]) == ("completed", None), turn
+    await moment.afterwards(ground, scene)
     await as_undisturbed(ground, scene, calm, may_lose=fault.loses_worker)
     await same_for_all(ground, scene)
