@@ -152,9 +152,7 @@ async def _check_policy(parts: Parts, actor: Actor, chat_id: UUID, asked: Any) -
     reason = tool_refusal(
         OfferedTool(name, name, "", {}, server_id=UUID(asked["server_id"])),
         {server.id: server for server in known.servers},
-        selected_ids=known.selected_ids,
-        plan_mode=known.plan_mode,
-        is_child=known.is_child,
+        known.situation,
     )
     if reason is not None:
         raise Conflict("Policy no longer allows this call.", detail=SENTENCES[reason])

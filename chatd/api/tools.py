@@ -1,6 +1,7 @@
 """Which tools a chat has, and why it has no others: what the next turn would decide."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from chatd.catalogue import Listing, Skipped
 from chatd.core.chats import Actor
 from chatd.core.reasons import SENTENCES
 from chatd.core.servers import McpServer, principal_of
+from chatd.core.situation import Situation
 from chatd.core.tools import Dropped, OfferedTool
 from chatd.policy.approvals import approval_required
 from chatd.policy.builtins import select_builtins, select_dynamic
@@ -40,15 +42,12 @@ async def list_tools(
 ) -> Response:
     """Asks the servers whose tools are not known yet, for at most ten seconds together."""
     known = await load_chat_servers(parts.db, parts.keys, actor.user_id, chat)
-    planning = known.plan_mode if plan_mode is None else plan_mode in ("plan", "true")
-    selection = select_servers(
-        known.servers,
-        selected_ids=known.selected_ids,
-        plan_mode=planning,
-        is_child=known.is_child,
-    )
+    situation = known.situation
+    if plan_mode is not None:
+        situation = replace(situation, plan_mode=plan_mode in ("plan", "true"))
+    selection = select_servers(known.servers, situation)
     outcomes = await _lists(parts, known, selection.kept, actor, chat)
-    offered, refused = _offer(known, planning, selection.kept, outcomes)
+    offered, refused = _offer(known, situation, selection.kept, outcomes)
     dropped = [_server(drop) for drop in selection.dropped]
     for server, outcome in zip(selection.kept, outcomes, strict=True):
         dropped += _from_outcome(server, outcome)
@@ -56,7 +55,7 @@ async def list_tools(
     servers = {server.id: server for server in known.servers}
     return json_answer(
         {
-            "plan_mode": planning,
+            "plan_mode": situation.plan_mode,
             "tools": [_shown(tool, servers) for tool in offered.tools],
             "dropped": _visible(dropped, known, actor),
         }
@@ -84,7 +83,7 @@ async def _lists(
 
 def _offer(
     known: ChatServers,
-    planning: bool,
+    situation: Situation,
     kept: Sequence[McpServer],
     outcomes: Sequence[Listing | Skipped],
 ) -> tuple[Offer, list[Dropped]]:
@@ -94,11 +93,10 @@ def _offer(
         for server, outcome in zip(kept, outcomes, strict=True)
         if isinstance(outcome, Listing)
     ]
-    builtin, refused = select_builtins(
-        BUILTINS, plan_mode=planning, is_child=known.is_child, explore=known.explore
-    )
-    dynamic = select_dynamic(known.dynamic_tools, plan_mode=planning, explore=known.explore)
-    return offer(listed, builtin=builtin, dynamic=dynamic), refused
+    builtin, refused = select_builtins(BUILTINS, situation)
+    dynamic = select_dynamic(known.dynamic_tools, situation)
+    offered = offer(listed, plan_mode=situation.plan_mode, builtin=builtin, dynamic=dynamic)
+    return offered, refused
 
 
 def _from_outcome(server: McpServer, outcome: Listing | Skipped) -> list[dict[str, Any]]:

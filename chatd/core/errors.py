@@ -122,6 +122,7 @@ class NotDialled(Exception):
 ErrorKind = Literal[
     "generic",
     "auth",
+    "auth_required",
     "config",
     "content_filter",
     "missing_key",

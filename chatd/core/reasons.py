@@ -6,7 +6,9 @@ from typing import Literal
 Reason = Literal[
     "not_selected",
     "disabled",
+    "not_in_group",
     "not_in_plan_mode",
+    "tool_not_in_plan_mode",
     "plan_sub_agent",
     "root_only",
     "explore_only_reads",
@@ -26,7 +28,9 @@ Reason = Literal[
 SENTENCES: Mapping[Reason, str] = {
     "not_selected": "The chat does not use this server.",
     "disabled": "An administrator has disabled this server.",
+    "not_in_group": "This server is for groups that the chat's owner is not a member of.",
     "not_in_plan_mode": "This server may not be used while planning.",
+    "tool_not_in_plan_mode": "This tool may not be used while planning.",
     "plan_sub_agent": "Sub-agents use no MCP servers while planning.",
     "root_only": "Sub-agents may not use this tool.",
     "explore_only_reads": "A chat that only explores may not use tools that change anything.",

@@ -14,6 +14,15 @@ AuthType = Literal["none", "oauth2", "api_key", "custom_headers", "user_oidc"]
 Approval = Literal["always", "never", "unless_read_only"]
 """Whether a person is asked before a call; a read-only hint counts only from a trusted server."""
 
+ToolPlanMode = Literal["allow", "deny", "inherit"]
+"""Whether a tool may be used while planning; `inherit`: as its server."""
+
+Access = Literal["everyone", "groups"]
+
+ToolChanges = Literal["follow", "hold", "quarantine"]
+"""What becomes of a tool that is no longer as it was pinned: offered as it is now, offered as it
+was, not offered."""
+
 DEFAULT_TOOL_TIMEOUT_S = 60
 
 
@@ -21,6 +30,7 @@ class ToolSetting(TypedDict):
     """What an administrator set for a single tool; absent: as its server."""
 
     require_approval: NotRequired[Approval]
+    plan_mode: NotRequired[ToolPlanMode]
 
 
 class NoAuth(BaseModel):
@@ -47,6 +57,15 @@ class CustomHeadersAuth(BaseModel):
         return {name: value.get_secret_value() for name, value in self.values.items()}
 
 
+class UserAuth(BaseModel):
+    """Each user's own credentials; until they have connected, policy drops the server."""
+
+    type: Literal["oauth2", "user_oidc"]
+
+    def headers(self) -> dict[str, str]:
+        raise ValueError("the user has not connected this server")
+
+
 class UnusableAuth(BaseModel):
     """Credentials that cannot be read or used: policy drops the server, it is never tried."""
 
@@ -57,7 +76,7 @@ class UnusableAuth(BaseModel):
 
 
 McpAuth = Annotated[
-    NoAuth | ApiKeyAuth | CustomHeadersAuth | UnusableAuth, Field(discriminator="type")
+    NoAuth | ApiKeyAuth | CustomHeadersAuth | UserAuth | UnusableAuth, Field(discriminator="type")
 ]
 """The union is the registry: a new auth type is a new member."""
 
@@ -86,6 +105,24 @@ class McpServer:
     tool_settings: Mapping[str, ToolSetting] = field(default_factory=dict[str, ToolSetting])
     """By original tool name."""
     tool_timeout_s: float = DEFAULT_TOOL_TIMEOUT_S
+    access: Access = "everyone"
+    group_ids: frozenset[UUID] = frozenset()
+    """Whose members may use it, when `access` is `groups`; none: nobody."""
+    required_auth: bool = False
+    """Forced on and without this user's credentials, it fails the turn."""
+    tool_changes: ToolChanges = "follow"
+    signing_secret: SecretStr | None = None
+    """Signs the identity headers."""
+
+    def in_plan(self, tool: str) -> bool:
+        """Whether a tool may be used while planning: its own setting, else the server's."""
+        match self.tool_settings.get(tool, {}).get("plan_mode", "inherit"):
+            case "allow":
+                return True
+            case "deny":
+                return False
+            case "inherit":
+                return self.allow_in_plan_mode
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ class LoadedTurn:
     selected_ids: frozenset[UUID]
     servers: tuple[McpServer, ...]
     """The selected ones and every enabled force_on, with their policy columns as they are now."""
+    group_ids: frozenset[UUID]
+    """Of the owner, as of the same moment."""
     policy_version: int
     system_prompt: str
     deployment: JsonObject

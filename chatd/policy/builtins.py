@@ -4,18 +4,19 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 
 from chatd.core.reasons import Reason
+from chatd.core.situation import Situation
 from chatd.core.tools import BuiltinTool, Dropped, JsonObject, OfferedTool
 from chatd.policy.offer import definition_hash, parameters_of
 
 
 def select_builtins(
-    tools: Iterable[BuiltinTool], *, plan_mode: bool, is_child: bool, explore: bool = False
+    tools: Iterable[BuiltinTool], situation: Situation
 ) -> tuple[list[OfferedTool], list[Dropped]]:
     """Those offered in this turn, and why the others are not."""
     kept: list[OfferedTool] = []
     dropped: list[Dropped] = []
     for tool in tools:
-        reason = builtin_refusal(tool, plan_mode=plan_mode, is_child=is_child, explore=explore)
+        reason = builtin_refusal(tool, situation)
         if reason is None:
             kept.append(_offered(tool))
         else:
@@ -23,24 +24,20 @@ def select_builtins(
     return kept, dropped
 
 
-def builtin_refusal(
-    tool: BuiltinTool, *, plan_mode: bool, is_child: bool, explore: bool = False
-) -> Reason | None:
+def builtin_refusal(tool: BuiltinTool, situation: Situation) -> Reason | None:
     """Why a turn may not use a built-in tool; None when it may."""
-    if tool.root_only and is_child:
+    if tool.root_only and situation.is_child:
         return "root_only"
-    if plan_mode and not tool.in_plan_mode:
-        return "not_in_plan_mode"
-    if explore and not tool.spec.read_only:
+    if situation.plan_mode and not tool.in_plan_mode:
+        return "tool_not_in_plan_mode"
+    if situation.explore and not tool.spec.read_only:
         return "explore_only_reads"
     return None
 
 
-def select_dynamic(
-    declared: Sequence[JsonObject], *, plan_mode: bool, explore: bool
-) -> list[OfferedTool]:
+def select_dynamic(declared: Sequence[JsonObject], situation: Situation) -> list[OfferedTool]:
     """The tools that the chat's client runs: none while planning, none in an explore chat."""
-    if plan_mode or explore:
+    if situation.plan_mode or situation.explore:
         return []
     return [
         OfferedTool(

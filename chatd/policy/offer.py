@@ -58,11 +58,19 @@ class _Rules:
     tool_deny_list: frozenset[str]
     model_intent: bool
     trusted: bool
+    plan_mode: bool
+    allow_in_plan_mode: bool
+    planned: frozenset[tuple[str, bool]]
+    """Tools with a setting of their own for plan mode, and what it comes to."""
+
+    def in_plan(self, tool: str) -> bool:
+        return dict(self.planned).get(tool, self.allow_in_plan_mode)
 
 
 def offer(
     servers: Iterable[tuple[McpServer, Sequence[ToolSpec]]],
     *,
+    plan_mode: bool = False,
     builtin: Iterable[OfferedTool] = (),
     workspace: Iterable[OfferedTool] = (),
     dynamic: Iterable[OfferedTool] = (),
@@ -73,7 +81,7 @@ def offer(
     prompts are stable.
     A name that is taken already is dropped: nothing may stand in for a tool before it.
     """
-    parts = [_offered(_rules(server), _Specs(tuple(specs))) for server, specs in servers]
+    parts = [_offered(_rules(server, plan_mode), _Specs(tuple(specs))) for server, specs in servers]
     dropped = [drop for part in parts for drop in part.dropped]
     external = [tool for part in parts for tool in part.tools]
     groups = (builtin, external, workspace, dynamic)
@@ -106,7 +114,7 @@ def definition_hash(spec: ToolSpec) -> str:
 @lru_cache(maxsize=256)
 def _offered(rules: _Rules, listed: _Specs) -> _Part:
     """One server's tools under their final names; remembered, for it is the same at every step."""
-    selection = select_tools(rules, listed.specs)
+    selection = select_tools(rules, listed.specs, plan_mode=rules.plan_mode)
     names = qualify(rules.slug, [spec.name for spec in selection.kept])
     tools = [_offered_tool(rules, spec, names[spec.name]) for spec in selection.kept]
     return _Part(tuple(sorted(tools, key=_by_name)), selection.dropped)
@@ -127,7 +135,7 @@ def _offered_tool(rules: _Rules, spec: ToolSpec, name: str) -> OfferedTool:
     )
 
 
-def _rules(server: McpServer) -> _Rules:
+def _rules(server: McpServer, plan_mode: bool) -> _Rules:
     return _Rules(
         server.id,
         server.slug,
@@ -135,6 +143,9 @@ def _rules(server: McpServer) -> _Rules:
         server.tool_deny_list,
         server.model_intent,
         server.trust_annotations,
+        plan_mode,
+        server.allow_in_plan_mode,
+        frozenset((name, server.in_plan(name)) for name in server.tool_settings),
     )
 
 

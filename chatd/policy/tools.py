@@ -1,14 +1,15 @@
 """Which tools of a server a turn may use, and whether one call may still go out."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from chatd.core.reasons import Reason
 from chatd.core.servers import McpServer
+from chatd.core.situation import Situation
 from chatd.core.tools import Dropped, OfferedTool, ToolSpec
-from chatd.policy.servers import NOBODY, server_refusal
+from chatd.policy.servers import server_refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +29,18 @@ class ToolRules(Protocol):
     def tool_allow_list(self) -> frozenset[str]: ...
     @property
     def tool_deny_list(self) -> frozenset[str]: ...
+    def in_plan(self, tool: str) -> bool: ...
 
 
-def select_tools(server: ToolRules, specs: Iterable[ToolSpec]) -> ToolSelection:
+def select_tools(
+    server: ToolRules, specs: Iterable[ToolSpec], *, plan_mode: bool = False
+) -> ToolSelection:
     """Applies the server's lists to original names, exactly and case-sensitively."""
     kept: list[ToolSpec] = []
     dropped: list[Dropped] = []
     seen: set[str] = set()
     for spec in specs:
-        reason = _name_refusal(spec.name, server)
+        reason = _name_refusal(spec.name, server, plan_mode=plan_mode)
         if reason is None and spec.name in seen:
             reason = "duplicate_name"
         seen.add(spec.name)
@@ -48,13 +52,7 @@ def select_tools(server: ToolRules, specs: Iterable[ToolSpec]) -> ToolSelection:
 
 
 def tool_refusal(
-    tool: OfferedTool,
-    servers: Mapping[UUID, McpServer],
-    *,
-    selected_ids: Collection[UUID],
-    plan_mode: bool = False,
-    is_child: bool = False,
-    unauthorised_ids: Collection[UUID] = NOBODY,
+    tool: OfferedTool, servers: Mapping[UUID, McpServer], situation: Situation
 ) -> Reason | None:
     """Why this call may not go out; None when it may. The decision of the listing, made again.
 
@@ -65,20 +63,16 @@ def tool_refusal(
     server = servers.get(tool.server_id)
     if server is None:
         return "not_found"
-    refusal = server_refusal(
-        server,
-        selected_ids=selected_ids,
-        plan_mode=plan_mode,
-        is_child=is_child,
-        unauthorised_ids=unauthorised_ids,
-    )
-    return refusal or _name_refusal(tool.original_name, server)
+    refusal = server_refusal(server, situation)
+    return refusal or _name_refusal(tool.original_name, server, plan_mode=situation.plan_mode)
 
 
-def _name_refusal(name: str, server: ToolRules) -> Reason | None:
+def _name_refusal(name: str, server: ToolRules, *, plan_mode: bool) -> Reason | None:
     """Deny always wins; a non-empty allow list restricts to what it names."""
     if name in server.tool_deny_list:
         return "denied"
     if server.tool_allow_list and name not in server.tool_allow_list:
         return "not_in_allow_list"
+    if plan_mode and not server.in_plan(name):
+        return "tool_not_in_plan_mode"
     return None

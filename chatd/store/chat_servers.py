@@ -7,6 +7,7 @@ from uuid import UUID
 
 from chatd.core.errors import NotFound
 from chatd.core.servers import McpServer
+from chatd.core.situation import Situation, unauthorised
 from chatd.core.tools import JsonObject
 from chatd.store import hot
 from chatd.store.db import Database, load
@@ -15,6 +16,7 @@ from chatd.store.secrets import KeyRing
 
 CHAT_SERVERS = f"""
 SELECT c.plan_mode, c.mode, c.mcp_server_ids, c.dynamic_tools, c.parent_chat_id, c.root_chat_id,
+    {hot.GROUPS.format(owner="c.owner_id")} AS group_ids,
     (SELECT jsonb_agg({hot.SERVER_ROW} ORDER BY s.slug) FROM mcp_server_configs s
         WHERE s.enabled OR s.id = ANY (c.mcp_server_ids)) AS servers
 FROM chats c WHERE c.id = $1 AND c.owner_id = $2 AND c.deleted_at IS NULL
@@ -23,13 +25,10 @@ FROM chats c WHERE c.id = $1 AND c.owner_id = $2 AND c.deleted_at IS NULL
 
 @dataclass(frozen=True, slots=True)
 class ChatServers:
-    """What policy decides on: every enabled server, and what the chat selected."""
+    """What policy decides on: every enabled server, and how the chat stands to them."""
 
-    plan_mode: bool
-    explore: bool
+    situation: Situation
     dynamic_tools: list[JsonObject]
-    selected_ids: frozenset[UUID]
-    is_child: bool
     root_chat_id: UUID
     servers: tuple[McpServer, ...]
 
@@ -41,13 +40,19 @@ async def load_chat_servers(
     row = await db.fetch_one(CHAT_SERVERS, chat_id, owner_id)
     if row is None:
         raise NotFound
-    servers = cast(Iterable[dict[str, Any]], load(row["servers"]) or ())
-    return ChatServers(
-        plan_mode=row["plan_mode"] == "plan",
-        explore=row["mode"] == "explore",
-        dynamic_tools=load(row["dynamic_tools"]),
+    rows = cast(Iterable[dict[str, Any]], load(row["servers"]) or ())
+    servers = tuple(to_server(server, keys) for server in rows)
+    situation = Situation(
         selected_ids=frozenset(row["mcp_server_ids"]),
+        plan_mode=row["plan_mode"] == "plan",
         is_child=row["parent_chat_id"] is not None,
+        explore=row["mode"] == "explore",
+        group_ids=frozenset(row["group_ids"]),
+        unauthorised_ids=unauthorised(servers),
+    )
+    return ChatServers(
+        situation=situation,
+        dynamic_tools=load(row["dynamic_tools"]),
         root_chat_id=row["root_chat_id"] or chat_id,
-        servers=tuple(to_server(server, keys) for server in servers),
+        servers=servers,
     )

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from chatd.core.servers import (
     McpServer,
     NoAuth,
     UnusableAuth,
+    UserAuth,
 )
 from chatd.core.tools import ToolCall
 from chatd.core.work import Claim, JournalEntry, LoadedTurn, StoredMessage
@@ -35,6 +37,15 @@ Servers = dict[tuple[str, int], McpServer]
 MAX_REMEMBERED = 512
 
 log = logs.get("loading")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What an administrator may change while a turn runs, as of one version."""
+
+    version: int
+    servers: tuple[McpServer, ...]
+    group_ids: frozenset[UUID]
 
 
 class TurnLoader:
@@ -63,6 +74,7 @@ class TurnLoader:
             reasoning_effort=row["reasoning_effort"],
             selected_ids=frozenset(row["mcp_server_ids"]),
             servers=self._read_servers(row["servers"]),
+            group_ids=frozenset(row["group_ids"]),
             policy_version=row["policy_version"],
             system_prompt=row["system_prompt"],
             deployment=load(row["deployment"]) or {},
@@ -80,12 +92,16 @@ class TurnLoader:
             entered_last=row["entered_last"],
         )
 
-    async def reload_servers(self, claim: Claim) -> tuple[tuple[McpServer, ...], int]:
-        """The servers again and the policy version they belong to."""
+    async def reload_policy(self, claim: Claim) -> Policy:
+        """What policy reads, again. Raises `LeaseLost`."""
         row = await patiently(lambda: self._db.fetch_one(hot.RELOAD, claim.turn_id, claim.lease_id))
         if row is None:
             raise LeaseLost
-        return self._read_servers(row["servers"]), row["policy_version"]
+        return Policy(
+            version=row["policy_version"],
+            servers=self._read_servers(row["servers"]),
+            group_ids=frozenset(row["group_ids"]),
+        )
 
     def _read_servers(self, value: Any) -> tuple[McpServer, ...]:
         return tuple(self._server(row) for row in cast(Iterable[Any], load(value) or ()))
@@ -158,32 +174,53 @@ def to_server(row: dict[str, Any], keys: KeyRing) -> McpServer:
         require_approval=row["require_approval"],
         tool_settings=row["tool_settings"],
         tool_timeout_s=row["tool_timeout_seconds"],
+        access=row["access"],
+        group_ids=frozenset(map(UUID, row["group_ids"] or ())),
+        required_auth=row["required_auth"],
+        tool_changes=row["tool_changes"],
+        signing_secret=_signing_secret(row, keys),
     )
+
+
+def _secret(row: dict[str, Any], column: str, keys: KeyRing) -> SecretStr:
+    return keys.decrypt(
+        base64.b64decode(row[column]),
+        row[f"{column}_key_id"],
+        table=SERVER_TABLE,
+        column=column,
+        row_id=UUID(row["id"]),
+    )
+
+
+def _signing_secret(row: dict[str, Any], keys: KeyRing) -> SecretStr | None:
+    """One that cannot be read makes no credentials unusable: the receiver will refuse."""
+    if row["signing_secret"] is None:
+        return None
+    try:
+        return _secret(row, "signing_secret", keys)
+    except (UnknownKey, Tampered) as error:
+        log.warning("a signing secret cannot be read", server=row["slug"], error=str(error))
+        return None
 
 
 def _auth(row: dict[str, Any], keys: KeyRing) -> McpAuth:
     """One server whose secrets cannot be read, or of a kind not known here, costs only itself."""
-
-    def secret(column: str) -> SecretStr:
-        return keys.decrypt(
-            base64.b64decode(row[column]),
-            row[f"{column}_key_id"],
-            table=SERVER_TABLE,
-            column=column,
-            row_id=UUID(row["id"]),
-        )
-
     try:
         match row["auth_type"]:
             case "none":
                 return NoAuth()
             case "api_key":
-                return ApiKeyAuth(header=row["api_key_header"], value=secret("api_key_value"))
+                return ApiKeyAuth(
+                    header=row["api_key_header"], value=_secret(row, "api_key_value", keys)
+                )
             case "custom_headers":
-                values = cast(dict[str, str], load(secret("custom_headers").get_secret_value()))
+                plain = _secret(row, "custom_headers", keys)
+                values = cast(dict[str, str], load(plain.get_secret_value()))
                 return CustomHeadersAuth(
                     values={name: SecretStr(value) for name, value in values.items()}
                 )
+            case "oauth2" | "user_oidc":
+                return UserAuth(type=row["auth_type"])
             case _:
                 return UnusableAuth()
     except (UnknownKey, Tampered) as error:

@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 
 from chatd.catalogue import Listing, Skipped
+from chatd.core.errors import TurnFailed, turn_error
 from chatd.core.reasons import SENTENCES, Reason
 from chatd.core.servers import McpServer, Principal, principal_of
+from chatd.core.situation import Situation, unauthorised
 from chatd.core.tools import OfferedTool
 from chatd.core.work import LoadedTurn, Notice
 from chatd.policy.builtins import select_builtins, select_dynamic
 from chatd.policy.offer import Offer, offer
 from chatd.policy.servers import Selection, select_servers
 from chatd.policy.tools import tool_refusal
+from chatd.store.loading import Policy
 from chatd.tools import BUILTINS
 from chatd.turn.deps import Control, TurnDeps
 
@@ -36,8 +39,7 @@ class Toolbox:
         self._deps = deps
         self.turn = turn
         self._control = control
-        self._servers = {server.id: server for server in turn.servers}
-        self._policy_version = turn.policy_version
+        self._take(Policy(turn.policy_version, turn.servers, turn.group_ids))
         self._offer = Offer((), {}, ())
         self._offered_for = 0
         self._told = {(notice["code"], notice["message"]) for notice in turn.notices}
@@ -63,7 +65,8 @@ class Toolbox:
         """Select the servers, get their lists (all at once, from the catalogue), name the tools."""
         turn = self.turn
         self._offered_for = self._policy_version
-        selection = self._selection()
+        selection = select_servers(self._servers.values(), self._situation)
+        self._require(selection)
         listings = await self._deps.catalogue.lists(
             [(server, self.principal(server)) for server in selection.kept]
         )
@@ -72,13 +75,9 @@ class Toolbox:
             for server, outcome in zip(selection.kept, listings, strict=True)
             if isinstance(outcome, Listing)
         ]
-        planning, is_child = turn.plan_mode, turn.parent_chat_id is not None
-        explore = turn.mode == "explore"
-        builtin, _ = select_builtins(
-            BUILTINS, plan_mode=planning, is_child=is_child, explore=explore
-        )
-        dynamic = select_dynamic(turn.dynamic_tools, plan_mode=planning, explore=explore)
-        self._offer = offer(listed, builtin=builtin, dynamic=dynamic)
+        builtin, _ = select_builtins(BUILTINS, self._situation)
+        dynamic = select_dynamic(turn.dynamic_tools, self._situation)
+        self._offer = offer(listed, plan_mode=turn.plan_mode, builtin=builtin, dynamic=dynamic)
         offered = {tool.server_id for tool in self._offer.tools}
         self.instructions = [
             (server.slug, listing.instructions)
@@ -107,19 +106,34 @@ class Toolbox:
 
     def refusal(self, tool: OfferedTool) -> Reason | None:
         """Why this call may not go out, as policy is now."""
+        return tool_refusal(tool, self._servers, self._situation)
+
+    async def reload(self) -> None:
+        """Read it all again: policy has moved."""
+        self._take(await self._deps.loader.reload_policy(self.turn.claim))
+
+    def _take(self, policy: Policy) -> None:
         turn = self.turn
-        return tool_refusal(
-            tool,
-            self._servers,
+        self._policy_version = policy.version
+        self._servers = {server.id: server for server in policy.servers}
+        self._situation = Situation(
             selected_ids=turn.selected_ids,
             plan_mode=turn.plan_mode,
             is_child=turn.parent_chat_id is not None,
+            explore=turn.mode == "explore",
+            group_ids=policy.group_ids,
+            unauthorised_ids=unauthorised(policy.servers),
         )
 
-    async def reload(self) -> None:
-        """Read the servers again: policy has moved."""
-        servers, self._policy_version = await self._deps.loader.reload_servers(self.turn.claim)
-        self._servers = {server.id: server for server in servers}
+    def _require(self, selection: Selection) -> None:
+        """Raises `TurnFailed` where an administrator wants no turn without a server."""
+        for drop in selection.dropped:
+            server = self._servers.get(drop.server_id) if drop.server_id else None
+            if server is None or drop.reason != "auth_required":
+                continue
+            if server.required_auth and server.availability == "force_on":
+                message = f"Connect your account to {server.display_name} first."
+                raise TurnFailed(turn_error("auth_required", message))
 
     def principal(self, server: McpServer) -> Principal:
         """On whose behalf this turn speaks to the server."""
@@ -129,15 +143,6 @@ class Toolbox:
             user_id=claim.owner_id,
             chat_id=claim.chat_id,
             root_chat_id=self.turn.root_chat_id or claim.chat_id,
-        )
-
-    def _selection(self) -> Selection:
-        turn = self.turn
-        return select_servers(
-            self._servers.values(),
-            selected_ids=turn.selected_ids,
-            plan_mode=turn.plan_mode,
-            is_child=turn.parent_chat_id is not None,
         )
 
     def _notify_servers(self, selection: Selection, listings: Sequence[Listing | Skipped]) -> None:

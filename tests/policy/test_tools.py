@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from chatd.core.reasons import SENTENCES, Reason
+from chatd.core.situation import Situation
 from chatd.core.tools import OfferedTool
 from chatd.policy.approvals import approval_required
 from chatd.policy.offer import offer
@@ -52,10 +53,26 @@ def test_of_two_tools_with_one_name_the_first_is_kept() -> None:
         ({"tool_allow_list": frozenset({"other"})}, {}, "not_in_allow_list"),
         ({}, {"plan_mode": True}, "not_in_plan_mode"),
         ({"allow_in_plan_mode": True}, {"plan_mode": True}, None),
+        ({"tool_settings": {"add": {"plan_mode": "allow"}}}, {"plan_mode": True}, None),
+        (
+            {"tool_settings": {"other": {"plan_mode": "allow"}}},
+            {"plan_mode": True},
+            "tool_not_in_plan_mode",
+        ),
+        (
+            {"allow_in_plan_mode": True, "tool_settings": {"add": {"plan_mode": "deny"}}},
+            {"plan_mode": True},
+            "tool_not_in_plan_mode",
+        ),
+        (
+            {"allow_in_plan_mode": True, "tool_settings": {"add": {"plan_mode": "inherit"}}},
+            {"plan_mode": True},
+            None,
+        ),
         ({"allow_in_plan_mode": True}, {"plan_mode": True, "is_child": True}, "plan_sub_agent"),
-        ({}, {"selected_ids": set[UUID]()}, "not_selected"),
-        ({"availability": "force_on"}, {"selected_ids": set[UUID]()}, None),
-        ({}, {"unauthorised_ids": {A}}, "auth_required"),
+        ({}, {"selected_ids": frozenset[UUID]()}, "not_selected"),
+        ({"availability": "force_on"}, {"selected_ids": frozenset[UUID]()}, None),
+        ({}, {"unauthorised_ids": frozenset({A})}, "auth_required"),
     ],
 )
 def test_a_call_is_judged_by_the_configuration_of_this_moment(
@@ -63,17 +80,17 @@ def test_a_call_is_judged_by_the_configuration_of_this_moment(
 ) -> None:
     tool = offer([(make_server(), [make_spec("add")])]).tools[0]
     servers = {A: make_server(**now)}
-    given: dict[str, Any] = {"selected_ids": {A}, **options}
-    assert tool_refusal(tool, servers, **given) == reason
+    given: dict[str, Any] = {"selected_ids": frozenset({A}), **options}
+    assert tool_refusal(tool, servers, Situation(**given)) == reason
 
 
 def test_a_tool_of_a_deleted_server_may_not_be_called() -> None:
     tool = offer([(make_server(), [make_spec("add")])]).tools[0]
-    assert tool_refusal(tool, {}, selected_ids={A}) == "not_found"
+    assert tool_refusal(tool, {}, Situation(frozenset({A}))) == "not_found"
 
 
 def test_a_built_in_tool_depends_on_no_server() -> None:
-    assert tool_refusal(make_builtin("ask"), {}, selected_ids=set(), plan_mode=True) is None
+    assert tool_refusal(make_builtin("ask"), {}, Situation(plan_mode=True)) is None
 
 
 def test_every_reason_has_a_sentence() -> None:

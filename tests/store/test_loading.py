@@ -5,7 +5,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from chatd.core.items import NewItem
-from chatd.core.servers import ApiKeyAuth, UnusableAuth
+from chatd.core.servers import ApiKeyAuth, UnusableAuth, UserAuth
+from chatd.core.situation import unauthorised
 from chatd.store import work
 from chatd.store.db import Database
 from chatd.store.ids import new_id
@@ -37,12 +38,13 @@ async def test_a_server_whose_key_is_not_set_is_unusable_and_the_turn_loads(db: 
     assert server.auth == UnusableAuth()
 
 
-async def test_a_kind_of_credentials_not_known_here_is_unusable(db: Database) -> None:
+async def test_credentials_of_each_user_are_known_to_be_missing(db: Database) -> None:
     await make_server(db, availability="force_on")
     await db.fetch("UPDATE mcp_server_configs SET auth_type = 'oauth2'")
     claim = await (await make_seed(db)).claimed()
     (server,) = (await TurnLoader(db, KEYS).load(claim)).servers
-    assert server.auth == UnusableAuth()
+    assert server.auth == UserAuth(type="oauth2")
+    assert unauthorised([server]) == {server.id}
 
 
 async def test_a_provider_key_that_cannot_be_read_fails_the_turn_and_says_so(db: Database) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from chatd.core.agents import MAX_TEXT, MAX_WAIT_S, WAIT_S, Agent
 from chatd.core.chats import MAX_TITLE
+from chatd.core.situation import Situation
 from chatd.core.tools import ToolResult
 from chatd.policy.builtins import builtin_refusal
 from chatd.tools.agents import (
@@ -101,13 +102,13 @@ def test_an_agent_that_is_not_done_is_reported_as_running() -> None:
 )
 def test_agents_are_for_root_chats_and_some_tools_for_planning(name: str, planning: bool) -> None:
     (tool,) = [tool for tool in AGENT_TOOLS if tool.spec.name == name]
-    assert builtin_refusal(tool, plan_mode=False, is_child=False) is None
-    assert builtin_refusal(tool, plan_mode=False, is_child=True) == "root_only"
-    assert (builtin_refusal(tool, plan_mode=True, is_child=False) is None) is planning
+    assert builtin_refusal(tool, Situation()) is None
+    assert builtin_refusal(tool, Situation(is_child=True)) == "root_only"
+    assert (builtin_refusal(tool, Situation(plan_mode=True)) is None) is planning
 
 
 def test_a_chat_that_explores_only_reads() -> None:
     (spawn,) = [tool for tool in AGENT_TOOLS if tool.spec.name == "spawn_agent"]
-    refusal = builtin_refusal(spawn, plan_mode=False, is_child=False, explore=True)
+    refusal = builtin_refusal(spawn, Situation(explore=True))
     assert refusal == "explore_only_reads"
-    assert builtin_refusal(READ_RESULT, plan_mode=False, is_child=True, explore=True) is None
+    assert builtin_refusal(READ_RESULT, Situation(is_child=True, explore=True)) is None

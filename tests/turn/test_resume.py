@@ -42,6 +42,7 @@ def loaded(history: list[StoredMessage], journal: list[JournalEntry]) -> LoadedT
         reasoning_effort=None,
         selected_ids=frozenset(),
         servers=(),
+        group_ids=frozenset(),
         policy_version=1,
         system_prompt="",
         model=None,

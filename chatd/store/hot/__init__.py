@@ -8,7 +8,16 @@ meanwhile. Then it writes nothing, `fresh` is false, and the caller runs it agai
 Worker writes carry the lease in `fence`; without it they write nothing and return no row.
 """
 
-from chatd.store.hot.claiming import CLAIM, LEASES, LOAD, RELOAD, RENEW, SERVER_ROW, SERVERS
+from chatd.store.hot.claiming import (
+    CLAIM,
+    GROUPS,
+    LEASES,
+    LOAD,
+    RELOAD,
+    RENEW,
+    SERVER_ROW,
+    SERVERS,
+)
 from chatd.store.hot.committing import (
     COMMIT_COMPACTION,
     COMMIT_RESULTS,
@@ -31,6 +40,7 @@ __all__ = [
     "COMMIT_STEP",
     "CREATE_CHAT",
     "FINISH",
+    "GROUPS",
     "HAND_BACK",
     "LANDED",
     "LEASE",

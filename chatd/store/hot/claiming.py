@@ -47,6 +47,11 @@ SERVER_ROW = """
         'forward_coder_headers', s.forward_coder_headers,
         'trust_annotations', s.trust_annotations,
         'require_approval', s.require_approval, 'tool_settings', s.tool_settings,
+        'access', s.access, 'group_ids', CASE WHEN s.access = 'groups' THEN ARRAY(
+            SELECT g.group_id FROM mcp_server_groups g WHERE g.server_id = s.id) END,
+        'required_auth', s.required_auth, 'tool_changes', s.tool_changes,
+        'signing_secret', encode(s.signing_secret, 'base64'),
+        'signing_secret_key_id', s.signing_secret_key_id,
         'tool_timeout_seconds', s.tool_timeout_seconds, 'api_key_header', s.api_key_header,
         'api_key_value', encode(s.api_key_value, 'base64'),
         'api_key_value_key_id', s.api_key_value_key_id,
@@ -58,6 +63,9 @@ SERVERS = f"""
     SELECT jsonb_agg({SERVER_ROW} ORDER BY s.slug) FROM mcp_server_configs s
     WHERE s.id = ANY (t.mcp_server_ids) OR (s.enabled AND s.availability = 'force_on')
 """
+
+
+GROUPS = "ARRAY(SELECT g.group_id FROM group_members g WHERE g.user_id = {owner})"
 
 
 def _entered(order: str) -> str:
@@ -84,7 +92,7 @@ SELECT t.id, t.chat_id, t.owner_id, t.kind, t.plan_mode, t.reasoning_effort, t.m
     m.enabled AND m.deleted_at IS NULL AS model_enabled,
     p.id AS provider_id, p.provider, p.base_url, p.api_key, p.api_key_key_id,
     p.enabled AS provider_enabled,
-    ({SERVERS}) AS servers,
+    ({SERVERS}) AS servers, {GROUPS.format(owner="t.owner_id")} AS group_ids,
     (SELECT json_agg(json_build_object('role', h.role, 'content', h.content, 'step',
             CASE WHEN h.turn_id = t.id THEN h.step END, 'compressed', h.compressed) ORDER BY h.id)
         FROM chat_messages h
@@ -109,7 +117,8 @@ WHERE t.id = $1 AND t.lease_id = $2
 """
 
 RELOAD = f"""
-SELECT (SELECT version FROM policy_state) AS policy_version, ({SERVERS}) AS servers
+SELECT (SELECT version FROM policy_state) AS policy_version, ({SERVERS}) AS servers,
+    {GROUPS.format(owner="t.owner_id")} AS group_ids
 FROM turns t WHERE t.id = $1 AND t.lease_id = $2
 """
 

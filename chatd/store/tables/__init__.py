@@ -4,8 +4,15 @@ from chatd.store.tables.chats import Chat, ChatMessage, ToolCallRow, Turn
 from chatd.store.tables.files import ChatFile, File
 from chatd.store.tables.items import OpenItem
 from chatd.store.tables.models import ModelConfig, ModelProvider
-from chatd.store.tables.people import ApiToken, AuditEntry, User
-from chatd.store.tables.servers import McpServerConfig, PolicyState
+from chatd.store.tables.operating import EncryptionKey, Process
+from chatd.store.tables.people import ApiToken, AuditEntry, Group, GroupMember, User
+from chatd.store.tables.servers import (
+    Connection,
+    McpServerConfig,
+    McpServerGroup,
+    PolicyState,
+    ToolPin,
+)
 from chatd.store.tables.settings import DeploymentSetting, UserSetting
 from chatd.store.tables.usage import UsageEntry
 
@@ -15,14 +22,21 @@ __all__ = [
     "Chat",
     "ChatFile",
     "ChatMessage",
+    "Connection",
     "DeploymentSetting",
+    "EncryptionKey",
     "File",
+    "Group",
+    "GroupMember",
     "McpServerConfig",
+    "McpServerGroup",
     "ModelConfig",
     "ModelProvider",
     "OpenItem",
     "PolicyState",
+    "Process",
     "ToolCallRow",
+    "ToolPin",
     "Turn",
     "UsageEntry",
     "User",

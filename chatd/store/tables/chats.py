@@ -249,6 +249,8 @@ class ToolCallRow(Row, table=True):
     state: str
     attempt: int
     arguments: str | None = None
+    arguments_sha256: str | None = None
+    """Once the chat is gone, all that is left of them."""
     result: dict[str, Any] | None = verbatim_json(nullable=True)
     intended_at: Instant = timestamp(now=True)
     sent_at: Instant = timestamp()

@@ -7,7 +7,7 @@ from sqlmodel import Field
 
 from chatd.store.tables.columns import Instant, Row, one_of, primary_id, timestamp
 
-FILE_KINDS = ("upload", "result")
+FILE_KINDS = ("upload", "result", "plan")
 
 
 class File(Row, table=True):

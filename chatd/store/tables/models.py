@@ -36,6 +36,8 @@ class ModelProvider(Row, table=True):
     api_key: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
     api_key_key_id: str | None = None
     enabled: bool = True
+    max_concurrent_turns: int | None = None
+    """Of all workers together; null: as many as there are."""
     created_at: Instant = timestamp(now=True)
     updated_at: Instant = timestamp(now=True)
     deleted_at: Instant = timestamp()

@@ -1,9 +1,9 @@
-"""Users, their API tokens, and the audit log of what administrators did."""
+"""Users, their API tokens and groups, and the audit log."""
 
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Column, LargeBinary
+from sqlalchemy import BigInteger, Column, Index, LargeBinary
 from sqlmodel import Field
 
 from chatd.store.tables.columns import Instant, Row, json, one_of, primary_id, timestamp
@@ -40,10 +40,30 @@ class ApiToken(Row, table=True):
     last_used_at: Instant = timestamp()
 
 
+class Group(Row, table=True):
+    __tablename__ = "groups"
+
+    id: UUID = primary_id()
+    name: str = Field(unique=True, max_length=64)
+    description: str = ""
+    created_at: Instant = timestamp(now=True)
+
+
+class GroupMember(Row, table=True):
+    __tablename__ = "group_members"
+
+    group_id: UUID = Field(foreign_key="groups.id", ondelete="CASCADE", primary_key=True)
+    user_id: UUID = Field(foreign_key="users.id", ondelete="CASCADE", primary_key=True, index=True)
+
+
 class AuditEntry(Row, table=True):
-    """One administrative change. Ids without foreign keys: the line outlives what it is about."""
+    """One thing that was done. Ids without foreign keys: the line outlives what it is about."""
 
     __tablename__ = "audit_log"
+    __table_args__ = (
+        Index("ix_audit_log_target", "target_type", "target_id", "at"),
+        Index("ix_audit_log_actor", "actor_id", "at"),
+    )
 
     id: int | None = Field(default=None, sa_column=Column(BigInteger, primary_key=True))
     at: Instant = timestamp(now=True, index=True)

@@ -1,4 +1,4 @@
-"""MCP server configs and the counter that says when policy must be read again."""
+"""MCP server configs, whose they are, their pinned tools, and the counter of policy."""
 
 from typing import Any
 from uuid import UUID
@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Index,
     LargeBinary,
     Text,
     text,
@@ -21,6 +22,9 @@ TRANSPORTS = ("streamable_http", "sse")
 AUTH_TYPES = ("none", "oauth2", "api_key", "custom_headers", "user_oidc")
 AVAILABILITIES = ("force_on", "default_on", "default_off")
 APPROVALS = ("always", "never", "unless_read_only")
+ACCESSES = ("everyone", "groups")
+TOOL_CHANGES = ("follow", "hold", "quarantine")
+OUTCOMES = ("connected", "disconnected", "timeout", "refused", "unauthorized", "failed")
 
 
 def _names() -> Column[list[str]]:
@@ -32,7 +36,7 @@ def _secret() -> Column[bytes]:
 
 
 class McpServerConfig(Row, table=True):
-    """One configured server. The five secret columns hold ciphertext, each with its key's id."""
+    """One configured server. The six secret columns hold ciphertext, each with its key's id."""
 
     __tablename__ = "mcp_server_configs"
     __table_args__ = (
@@ -40,6 +44,8 @@ class McpServerConfig(Row, table=True):
         one_of("auth_type", AUTH_TYPES, name="ck_mcp_server_configs_auth_type"),
         one_of("availability", AVAILABILITIES, name="ck_mcp_server_configs_availability"),
         one_of("require_approval", APPROVALS, name="ck_mcp_server_configs_require_approval"),
+        one_of("access", ACCESSES, name="ck_mcp_server_configs_access"),
+        one_of("tool_changes", TOOL_CHANGES, name="ck_mcp_server_configs_tool_changes"),
         CheckConstraint("slug <> ''", name="ck_mcp_server_configs_slug"),
         CheckConstraint("tool_timeout_seconds > 0", name="ck_mcp_server_configs_timeout"),
     )
@@ -75,6 +81,13 @@ class McpServerConfig(Row, table=True):
     require_approval: str = Field(default="never", sa_column_kwargs={"server_default": "never"})
     tool_settings: dict[str, Any] = json("{}")
     """By original tool name; see `chatd.core.servers.ToolSetting`."""
+    access: str = Field(default="everyone", sa_column_kwargs={"server_default": "everyone"})
+    """`groups`: only for members of the groups in `mcp_server_groups`."""
+    required_auth: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+    tool_changes: str = Field(default="follow", sa_column_kwargs={"server_default": "follow"})
+    """What happens when a tool is no longer what was pinned."""
+    signing_secret: bytes | None = Field(default=None, sa_column=_secret())
+    signing_secret_key_id: str | None = None
     tool_timeout_seconds: int = 60
     version: int = Field(
         default=1, sa_column=Column(BigInteger, nullable=False, server_default="1")
@@ -83,6 +96,64 @@ class McpServerConfig(Row, table=True):
     updated_by: UUID | None = Field(default=None, foreign_key="users.id", ondelete="SET NULL")
     created_at: Instant = timestamp(now=True)
     updated_at: Instant = timestamp(now=True)
+
+
+class McpServerGroup(Row, table=True):
+    """A group whose members may use a server that is restricted to groups."""
+
+    __tablename__ = "mcp_server_groups"
+
+    server_id: UUID = Field(
+        foreign_key="mcp_server_configs.id", ondelete="CASCADE", primary_key=True
+    )
+    group_id: UUID = Field(
+        foreign_key="groups.id", ondelete="CASCADE", primary_key=True, index=True
+    )
+
+
+class ToolPin(Row, table=True):
+    """A tool as it was when it was pinned, and what its server says now if that differs.
+
+    Definitions are `{name, title, description, input_schema, annotations}`.
+    """
+
+    __tablename__ = "tool_pins"
+
+    server_id: UUID = Field(
+        foreign_key="mcp_server_configs.id", ondelete="CASCADE", primary_key=True
+    )
+    tool_name: str = Field(primary_key=True)
+    definition: dict[str, Any] = json("{}")
+    definition_hash: str
+    changed: dict[str, Any] | None = json("null", nullable=True)
+    changed_hash: str | None = None
+    changed_at: Instant = timestamp()
+    pinned_by: UUID | None = None
+    """None: pinned by itself, when the tool was first seen."""
+    pinned_at: Instant = timestamp(now=True)
+
+
+class Connection(Row, table=True):
+    """One connect or disconnect of a worker to an MCP server. Ids without foreign keys: the line
+    outlives what it is about."""
+
+    __tablename__ = "connection_log"
+    __table_args__ = (
+        one_of("outcome", OUTCOMES, name="ck_connection_log_outcome"),
+        Index("ix_connection_log_server", "server_id", "at"),
+    )
+
+    id: int | None = Field(default=None, sa_column=Column(BigInteger, primary_key=True))
+    at: Instant = timestamp(now=True, index=True)
+    server_id: UUID
+    server_slug: str
+    user_id: UUID | None = None
+    """None: a connection that is every user's."""
+    process: str
+    outcome: str
+    error_code: str = ""
+    duration_ms: int = 0
+    tool_count: int | None = None
 
 
 class PolicyState(Row, table=True):
@@ -97,3 +168,5 @@ class PolicyState(Row, table=True):
     version: int = Field(
         default=1, sa_column=Column(BigInteger, nullable=False, server_default="1")
     )
+    claims_paused: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+    """Workers finish what they have and claim nothing."""
