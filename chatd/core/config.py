@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from chatd.core.servers import Access
 from chatd.core.tools import JsonObject
 
 MAX_PROMPT_BYTES = 128 * 1024
@@ -61,6 +62,25 @@ class UsageLimits(_Value):
     period: Period = "month"
 
 
+class AuditSettings(_Value):
+    """`arguments`: what the audit log tells of a tool call's arguments."""
+
+    arguments: Literal["hash", "redacted"] = "hash"
+    retention_days: int = Field(default=365, ge=0, le=MAX_DAYS)
+    """0: kept for ever."""
+    connection_retention_days: int = Field(default=30, ge=0, le=MAX_DAYS)
+
+
+class PlanInstructions(_Value):
+    text: str = ""
+
+
+class NewServers(_Value):
+    """Who may use an MCP server whose administrator has not said it yet."""
+
+    access: Access = "everyone"
+
+
 class DeploymentConfig(BaseModel):
     """Every setting by its key; one without a row has its default."""
 
@@ -73,6 +93,9 @@ class DeploymentConfig(BaseModel):
     """From archiving to deletion; 0: kept."""
     model_overrides: ModelOverrides = ModelOverrides()
     usage_limits: UsageLimits = UsageLimits()
+    plan_mode_instructions: PlanInstructions = PlanInstructions()
+    new_servers: NewServers = NewServers()
+    audit: AuditSettings = AuditSettings()
 
     @property
     def title_model_config_id(self) -> UUID | None:
@@ -88,7 +111,14 @@ class DeploymentConfig(BaseModel):
 
 
 SettingKey = Literal[
-    "system_prompt", "auto_archive_days", "retention_days", "model_overrides", "usage_limits"
+    "system_prompt",
+    "auto_archive_days",
+    "retention_days",
+    "model_overrides",
+    "usage_limits",
+    "plan_mode_instructions",
+    "new_servers",
+    "audit",
 ]
 
 
