@@ -1,0 +1,43 @@
+"""Nobody but policy decides: what it decides by is read nowhere else."""
+
+import ast
+from pathlib import Path
+
+import chatd
+
+ROOT = Path(chatd.__file__).parent
+
+DECIDING = {
+    "allow_in_plan_mode",
+    "tool_allow_list",
+    "tool_deny_list",
+    "trust_annotations",
+    "group_ids",
+    "in_plan",
+    "only_planning",
+}
+"""Attributes of a server, a tool or a situation that say whether a tool may be used."""
+
+MAY_READ = {
+    "policy",  # decides
+    "core",  # defines the values
+    "store",  # reads and writes the rows
+    "api/server_bodies.py",  # checks what administrators send
+    "turn/toolbox.py",  # hands the owner's groups on
+}
+
+
+def test_what_policy_decides_by_is_read_by_policy_only() -> None:
+    found = {
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.attr}"
+        for path in ROOT.rglob("*.py")
+        if not _may(path)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in DECIDING
+    }
+    assert found == set()
+
+
+def _may(path: Path) -> bool:
+    place = path.relative_to(ROOT).as_posix()
+    return any(place == known or place.startswith(f"{known}/") for known in MAY_READ)
