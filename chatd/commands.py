@@ -1,6 +1,6 @@
 """What a user does to a chat: decide under its lock, commit, then tell workers and readers."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ from uuid import UUID
 
 from chatd.core.chats import Actor, ChatPatch, NewChat, NewTurn, Once
 from chatd.core.errors import UsageLimit
+from chatd.core.messages import Part
 from chatd.queue import Stops, Wakes
 from chatd.store.db import Database
 from chatd.store.editing import delete_chat, mark_read, patch_chat
@@ -15,6 +16,7 @@ from chatd.store.family import Changed
 from chatd.store.history import Rewrite, clear_chat, rewrite
 from chatd.store.idempotency import Accepted, is_known
 from chatd.store.ids import new_id
+from chatd.store.plans import Approving, approve_plan
 from chatd.store.queueing import delete_queued, interrupt_chat, promote_queued
 from chatd.store.spending import SpendLimits
 from chatd.store.submitting import create_chat, submit_turn
@@ -115,6 +117,22 @@ class Commands:
         accepted = await self._rewrite(actor, chat_id, None, overrides, once)
         return _submitted(_said(accepted), accepted)
 
+    async def approve_plan(
+        self,
+        actor: Actor,
+        chat_id: UUID,
+        file_id: UUID | None,
+        content: Sequence[Part],
+        once: Once | None = None,
+    ) -> Submitted:
+        """Carry the newest plan out, in a turn without plan mode. See `store.plans`."""
+        await self._within_limit(actor, once)
+        asked = Approving(actor, chat_id, file_id, content, once, new_id(), self._traceparent())
+        with self._waking():
+            accepted = await approve_plan(self._db, asked)
+            self._tell(actor, accepted.changed)
+        return _submitted(_said(accepted), accepted)
+
     async def interrupt(self, actor: Actor, chat_id: UUID, turn_id: UUID | None = None) -> None:
         """Stop the active turn, if it is that one, and those of the chats below."""
         with self._waking():
@@ -208,6 +226,10 @@ class Commands:
             yield
         finally:
             self._wakes.wake()
+
+    def tell(self, owner_id: UUID, changed: Changed) -> None:
+        """Of what somebody else has changed in this owner's chats, in a transaction of theirs."""
+        self._tell(Actor(owner_id, "member"), changed)
 
     def _tell(self, actor: Actor, changed: Changed) -> None:
         self._stops.push(changed.stops)

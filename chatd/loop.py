@@ -105,6 +105,8 @@ class Start:
     """Step 0 is the user message."""
     open_step: OpenStep | None = None
     made: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    over: bool = False
+    """A tool has ended the turn: its results are history, and no model call follows."""
 
 
 Complete = Callable[[list[HistoryMessage]], AsyncGenerator[list[Delta]]]
@@ -119,9 +121,9 @@ async def run_loop(
     start: Start, *, complete: Complete, call: CallTool, tools: Tools, max_steps: int = MAX_STEPS
 ) -> AsyncGenerator[LoopEvent]:
     """Ends after the `StepReady` of an answer without calls, after the results of a tool that ends
-    the turn, or with `Parked`. Raises `TurnFailed` at a limit."""
+    the turn, with `Parked`, or at once. Raises `TurnFailed` at a limit."""
     step, open_step = start.next_step, start.open_step
-    while True:
+    while not start.over:
         if open_step is not None:
             calls, over = _finish_calls(start, open_step, call), False
             try:

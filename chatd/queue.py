@@ -1,15 +1,16 @@
 """Wake-ups: an arq job that says "something is runnable", and a hint that makes it immediate.
-And stops: "look at these turns", for the workers that run them.
+Stops: "look at these turns", for the workers that run them. And "policy has moved", for everybody.
 
 A wake carries no turn; PostgreSQL knows which are runnable. It may come twice, late or never: the
-sweeper repairs a lost one, the renewal of leases a lost stop. So no Redis error leaves this module.
+sweeper repairs a lost one, the renewal of leases a lost stop, a slow poll a lost change of policy.
+So no Redis error leaves this module, but from `Hints.take`.
 """
 
 import asyncio
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -23,6 +24,7 @@ QUEUE = "chatd:turns"
 WAKE_LIST = f"{QUEUE}:wake"
 WAKE_JOB = "wake"
 STOPS = "chatd:stops"
+POLICY = "chatd:policy"
 MAX_HINTS = 1000
 """Hints pile up while every worker is full; more than this say nothing new."""
 
@@ -33,6 +35,10 @@ JOB_TTL_MS = 300_000
 """A wake that nobody has taken for so long has long been repaired by the sweeper."""
 
 SEND_TIMEOUT_S = 2.0
+RECONNECT_S = 0.5
+CONNECT_TIMEOUT_S = 5.0
+
+AWAY = (RedisError, OSError, TimeoutError)
 
 JobData = dict[str, Any]
 
@@ -88,7 +94,7 @@ class _Sender(ABC):
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
                 await pipeline.execute()
-        except (RedisError, OSError, TimeoutError):
+        except AWAY:
             self.failures += 1
 
     @abstractmethod
@@ -153,6 +159,69 @@ class Stops(_Sender):
 def stopped_turns(payload: bytes) -> frozenset[UUID]:
     """What `Stops` has published. Raises for what another release says otherwise."""
     return frozenset(UUID(turn_id) for turn_id in orjson.loads(payload))
+
+
+class PolicyMoves(_Sender):
+    """Tells every process that an administrator changed something: it reads what, at once.
+
+    A push that is lost costs the time to the next poll of the policy version.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        super().__init__(redis)
+        self._moved = False
+
+    def push(self) -> None:
+        """Returns at once."""
+        self._moved = True
+        self._some.set()
+
+    def _gathered(self) -> Any:
+        moved, self._moved = self._moved, False
+        if not moved:
+            return None
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.publish(POLICY, b"moved")
+        return pipeline
+
+
+class Listener:
+    """Calls `take` with what is published on a channel, and with None whenever it may have missed
+    some: when it begins to listen, and when it is back after Redis was away."""
+
+    def __init__(
+        self, redis: Redis, channel: str, take: Callable[[bytes | None], Awaitable[None]]
+    ) -> None:
+        self._redis = redis
+        self._channel = channel
+        self._take = take
+
+    async def run(self) -> None:
+        """Never ends by itself."""
+        while True:
+            try:
+                await self._listen()
+            except AWAY:
+                pass
+            except Exception:
+                log.exception("listening failed")
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _listen(self) -> None:
+        pubsub: Any = self._redis.pubsub()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await pubsub.subscribe(self._channel)
+            while True:
+                message = await pubsub.get_message(timeout=None)
+                if message is None:
+                    continue
+                if message["type"] == "subscribe":
+                    await self._take(None)
+                elif message["type"] == "message":
+                    await self._take(message["data"])
+        finally:
+            await pubsub.aclose()
 
 
 class Hints:

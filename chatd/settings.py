@@ -129,6 +129,14 @@ class DatabaseSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class PushSettings(BaseSettings):
+    """What a command tells the running processes by, if it is given."""
+
+    model_config = DatabaseSettings.model_config
+
+    redis_url: Annotated[SecretStr, AfterValidator(_redis_url)] | None = None
+
+
 class StoreSettings(DatabaseSettings):
     """What a command needs that also reads or writes secrets."""
 
@@ -177,13 +185,13 @@ class Settings(StoreSettings):
     """Only whether it is set matters: the OpenTelemetry SDK reads its own variables."""
 
 
-AnySettings = TypeVar("AnySettings", bound=DatabaseSettings)
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 
 def load(kind: type[AnySettings]) -> AnySettings:
     """The settings of this process. Raises `SettingsError`."""
     try:
-        return kind()  # pyright: ignore[reportCallIssue]
+        return kind()
     except ValidationError as error:
         lines = (
             _line(str(problem["loc"][0]), problem["type"], problem["msg"])

@@ -75,6 +75,9 @@ COMPACTIONS = _counter(
     "compaction_total", "Histories summed up, by result: success, error, timeout.", ("result",)
 )
 LEASES_LOST = _counter("leases_lost_total", "Turns this worker lost to another or to a command.")
+CONNECTION_LINES_DROPPED = _counter(
+    "connection_log_dropped_total", "Lines of the connection log that could not be written."
+)
 
 # The front door.
 REQUESTS = _counter("http_requests_total", "Requests.", ("method", "route", "status"))

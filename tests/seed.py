@@ -8,7 +8,7 @@ from chatd.core.chats import Actor, NewChat, NewTurn, Once
 from chatd.core.messages import NewMessage, Part, TextPart, ToolCallPart
 from chatd.core.tools import OfferedTool, ToolCall
 from chatd.core.work import Claim, PlannedCall
-from chatd.store import models, policy_state, servers, users
+from chatd.store import models, policy_state, servers, tables, users
 from chatd.store.db import Database
 from chatd.store.ids import new_id
 from chatd.store.models import ConfigSettings, ProviderSettings
@@ -39,6 +39,15 @@ async def make_model(
     async with db.transaction() as session:
         made = await models.create_provider(session, KEYS, provider)
         return UUID((await models.create_config(session, UUID(made["id"]), config))["id"])
+
+
+async def make_group(db: Database, name: str, *members: UUID) -> UUID:
+    group_id = new_id()
+    async with db.transaction() as session:
+        session.add(tables.Group(id=group_id, name=name))
+        await session.flush()
+        session.add_all(tables.GroupMember(group_id=group_id, user_id=user) for user in members)
+    return group_id
 
 
 def server_settings(slug: str = "demo", **changes: Any) -> ServerSettings:

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 from redis.asyncio import Redis
 
-from chatd.catalogue import Catalogue
+from chatd.catalogue import Catalogue, Pinning
 from chatd.credentials import Credentials
 from chatd.llm.clients import ModelClients
 from chatd.mcp.pool import SessionPool
@@ -26,7 +26,7 @@ async def turn_deps(db: Database, redis: Redis) -> AsyncGenerator[TurnDeps]:
     """As `workers.main` wires them. The publisher waits for nothing; wakes and stops stay here."""
     outbound = Outbound(LOOPBACK, LOOPBACK)
     sessions = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Credentials())
-    catalogue = Catalogue(redis, sessions)
+    catalogue = Catalogue(redis, sessions, Pinning(db))
     publisher = Publisher(redis, window_s=0)
     publisher.start()
     yield TurnDeps(

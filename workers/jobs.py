@@ -13,7 +13,15 @@ from chatd.queue import WAKE_JOB
 from chatd.store.archiving import archive_stale, find_stale
 from chatd.store.config import read_config
 from chatd.store.db import Database
-from chatd.store.purging import forget_keys, purge_archived, purge_chats, purge_files
+from chatd.store.purging import (
+    forget_calls,
+    forget_connections,
+    forget_entries,
+    forget_keys,
+    purge_archived,
+    purge_chats,
+    purge_files,
+)
 from chatd.stream.publisher import Publisher
 
 Context = dict[Any, Any]
@@ -60,6 +68,23 @@ async def retain(ctx: Context) -> None:
             pass
 
 
+async def forget(ctx: Context) -> None:
+    """Remove the lines of the audit log that have been kept long enough, batch by batch.
+
+    Two at once are harmless: each skips what the other holds, or finds it gone.
+    """
+    db = _deps(ctx).db
+    with suppress(Unavailable):
+        audit = (await read_config(db)).audit
+        while await forget_entries(db, audit.retention_days):
+            pass
+        while await forget_connections(db, audit.connection_retention_days):
+            pass
+        last = await forget_calls(db, audit.retention_days)
+        while last is not None:
+            last = await forget_calls(db, audit.retention_days, last)
+
+
 def _deps(ctx: Context) -> JobDeps:
     return ctx["deps"]
 
@@ -69,5 +94,6 @@ assert wake.__name__ == WAKE_JOB
 CRON: tuple[CronJob, ...] = (
     cron(purge, name="purge", second=0, timeout=300),
     cron(retain, name="retain", minute=set(range(0, 60, 10)), second=30, timeout=590),
+    cron(forget, name="forget", hour=3, minute=17, second=45, timeout=3600),
 )
-"""Each once a minute, or every ten, in one worker of the fleet."""
+"""Each once a minute, every ten or once a night, in one worker of the fleet."""

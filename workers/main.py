@@ -2,15 +2,12 @@
 
 import asyncio
 import contextlib
-import os
 import signal
-import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
-from uuid import uuid4
 
 from arq import Worker, func
 from arq.connections import RedisSettings
@@ -18,12 +15,15 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from chatd import logs, memory
-from chatd.catalogue import Catalogue
+from chatd.catalogue import Catalogue, Pinning
+from chatd.connections import ConnectionLog
 from chatd.credentials import Credentials
 from chatd.llm.clients import ModelClients
 from chatd.mcp.pool import SessionPool
 from chatd.outbound import Outbound
+from chatd.processes import Heartbeat, Load, check_keys, new_process_id
 from chatd.queue import QUEUE, Hints, Stops, Wakes, from_bytes, to_bytes
+from chatd.revoking import Approvals, PolicyWatch
 from chatd.settings import Settings
 from chatd.store.db import Database
 from chatd.store.loading import TurnLoader
@@ -55,39 +55,39 @@ class Process:
     titles: Titles
     runner: Runner
     sweeper: Sweeper
+    policy: PolicyWatch
+    heartbeat: Heartbeat
 
 
 @asynccontextmanager
 async def process(settings: Settings) -> AsyncGenerator[Process]:
     """Open everything in order; close it in the other."""
     url = settings.database_url.get_secret_value()
-    worker_id = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+    worker_id = new_process_id()
     db = Database(url, application="chatd worker")
     renewals = Database(url, pool_size=1, application="chatd worker leases")
     redis = Redis.from_url(
         settings.redis_url.get_secret_value(), socket_connect_timeout=2, socket_keepalive=True
     )
     outbound = Outbound(settings.model_allowed_cidrs, settings.mcp_allowed_cidrs)
-    deps, titles = _named(settings, _deps(settings, db, redis, outbound))
-    runner = Runner(
-        deps,
-        renewals,
-        worker_id=worker_id,
-        capacity=settings.worker_capacity,
-        per_owner=settings.max_running_per_owner,
-    )
-    sweeper = Sweeper(db, deps.wakes, deps.publisher, free=lambda: runner.free, wake=runner.wake)
+    connections = ConnectionLog(db, worker_id)
+    deps, titles = _named(settings, _deps(settings, db, redis, outbound, connections))
+    runner = _runner(settings, deps, renewals, worker_id)
+    sweeper, policy = _watchers(deps, runner)
     logs.bind(worker=worker_id)
-    for part in (deps.publisher, deps.wakes, deps.stops, runner):
+    for part in (deps.publisher, deps.wakes, deps.stops, connections, runner):
         part.start()
     try:
-        yield Process(settings, redis, deps, titles, runner, sweeper)
+        keys, load = KeyRing(settings.keys()), lambda: Load(settings.worker_capacity, runner.busy)
+        async with Heartbeat(db, keys, "worker", worker_id, load=load) as heartbeat:
+            yield Process(settings, redis, deps, titles, runner, sweeper, policy, heartbeat)
     finally:
         await runner.close()
         for close in (
             titles.close,
             deps.catalogue.aclose,
             deps.sessions.aclose,
+            connections.close,
             deps.publisher.close,
             deps.wakes.close,
             deps.stops.close,
@@ -99,18 +99,52 @@ async def process(settings: Settings) -> AsyncGenerator[Process]:
             await cast(Callable[[], Awaitable[None]], close)()
 
 
-def _deps(settings: Settings, db: Database, redis: Redis, outbound: Outbound) -> TurnDeps:
-    sessions = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Credentials())
+def _deps(
+    settings: Settings,
+    db: Database,
+    redis: Redis,
+    outbound: Outbound,
+    connections: ConnectionLog,
+) -> TurnDeps:
+    sessions = SessionPool(
+        lambda auth: outbound.mcp_client(auth=auth), Credentials(), tell=connections.add
+    )
     return TurnDeps(
         db=db,
         loader=TurnLoader(db, KeyRing(settings.keys())),
         publisher=Publisher(redis),
         wakes=Wakes(redis),
         stops=Stops(redis),
-        catalogue=Catalogue(redis, sessions),
+        catalogue=Catalogue(redis, sessions, Pinning(db)),
         sessions=sessions,
         models=ModelClients(outbound.model_client()),
     )
+
+
+def _runner(settings: Settings, deps: TurnDeps, renewals: Database, worker_id: str) -> Runner:
+    return Runner(
+        deps,
+        renewals,
+        worker_id=worker_id,
+        capacity=settings.worker_capacity,
+        per_owner=settings.max_running_per_owner,
+    )
+
+
+def _watchers(deps: TurnDeps, runner: Runner) -> tuple[Sweeper, PolicyWatch]:
+    """What sees to it that crashes are mended and changes of policy applied."""
+    db, wakes, publisher = deps.db, deps.wakes, deps.publisher
+    approvals = Approvals(db, deps.loader, wakes, publisher)
+    policy = PolicyWatch(db, approvals, (deps.sessions, deps.catalogue), runner.told)
+    sweeper = Sweeper(
+        db,
+        wakes,
+        publisher,
+        free=lambda: runner.free,
+        wake=runner.wake,
+        approvals=approvals,
+    )
+    return sweeper, policy
 
 
 def _named(settings: Settings, deps: TurnDeps) -> tuple[TurnDeps, Titles]:
@@ -121,7 +155,11 @@ def _named(settings: Settings, deps: TurnDeps) -> tuple[TurnDeps, Titles]:
 
 
 async def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT, then drain: what cannot end in the grace time is handed back."""
+    """Run until SIGTERM or SIGINT, then drain: what cannot end in the grace time is handed back.
+
+    Raises `OtherKey` before anything is opened.
+    """
+    await check_keys(settings.database_url.get_secret_value(), KeyRing(settings.keys()))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -132,12 +170,15 @@ async def serve(settings: Settings) -> None:
             asyncio.create_task(StopListener(worker.redis, worker.runner.look).run(), name="stops"),
             asyncio.create_task(worker.titles.serve(TitleQueue(worker.redis)), name="titles"),
             asyncio.create_task(worker.sweeper.run(), name="sweep"),
+            asyncio.create_task(worker.policy.run(), name="policy"),
+            asyncio.create_task(worker.policy.listen(worker.redis).run(), name="policy pushes"),
             asyncio.create_task(_supervise(partial(_arq, worker)), name="arq"),
         ]
         memory.settle()
         worker.runner.wake()
         log.info("worker ready", capacity=settings.worker_capacity)
         await stop.wait()
+        worker.heartbeat.goodbye()
         for task in tasks[:2]:
             task.cancel()
         await worker.runner.drain(settings.drain_grace_seconds)

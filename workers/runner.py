@@ -10,6 +10,7 @@ from chatd.core.turns import TurnStatus
 from chatd.core.work import Claim, Held
 from chatd.store.db import Database
 from chatd.store.leases import held_statuses
+from chatd.store.policy_state import PolicyState
 from chatd.store.work import claim_turns, owned, renew_leases
 from chatd.turn.deps import Control, StopReason, TurnDeps
 from chatd.turn.run import run_turn
@@ -70,6 +71,8 @@ class Runner:
         self._room = asyncio.Event()
         self._room.set()
         self._draining = False
+        self._limited = False
+        """A model provider has a limit of turns."""
         self._claiming: asyncio.Task[None] | None = None
         self._asked: set[UUID] | None = None
         """Turns to look at that may be on their way to us, while a claim is under way."""
@@ -84,6 +87,14 @@ class Runner:
 
     def wake(self) -> None:
         """Something may be runnable."""
+        self._wake.set()
+
+    def told(self, policy: PolicyState) -> None:
+        """Policy has moved: the turns in hand decide anew, and more turns may be runnable."""
+        for running in self._running.values():
+            control = running.control
+            control.policy_version = max(control.policy_version, policy.version)
+        self._limited = policy.limited
         self._wake.set()
 
     @property
@@ -151,6 +162,7 @@ class Runner:
                     wanted,
                     served=list(self._served),
                     per_owner=self._per_owner,
+                    limited=self._limited,
                 )
         finally:
             self._asked = None
@@ -178,6 +190,9 @@ class Runner:
         if not self._draining:
             self._room.set()
             self._wake.set()
+        elif self._limited:
+            # What waited for this turn's provider is for another worker.
+            self._deps.wakes.wake()
 
     async def _run(self, running: _Running) -> None:
         claim = running.claim

@@ -4,14 +4,17 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
 from uuid import UUID
 
 from chatd import logs
 from chatd.core.errors import Unavailable
 from chatd.queue import Wakes
+from chatd.revoking import Approvals
 from chatd.store.db import Database
 from chatd.store.informing import end_wait, find_waits_over
 from chatd.store.items import expire_item, find_overdue
+from chatd.store.suspending import end_work, find_suspended_at_work
 from chatd.store.sweeping import (
     count_unclaimed,
     expire_turn,
@@ -46,6 +49,7 @@ class Sweeper:
         *,
         free: Callable[[], int],
         wake: Callable[[], None],
+        approvals: Approvals | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db = db
@@ -53,6 +57,7 @@ class Sweeper:
         self._publisher = publisher
         self._free = free
         self._wake = wake
+        self._approvals = approvals
         self._clock = clock
         self._seen = clock()
         self._expire_from = 0.0
@@ -78,6 +83,7 @@ class Sweeper:
             await self._expire()
         for find, mend in ((find_overdue, expire_item), (find_waits_over, end_wait)):
             unclaimed += await self._close_items(find, mend)
+        await self._end_suspended()
         for chat_id in await find_stranded(self._db):
             version = await _mended(promote_stranded(self._db, chat_id), chat_id)
             if version is not None:
@@ -86,6 +92,8 @@ class Sweeper:
         if unclaimed:
             self._wake()  # Redis may be what lost them
             self._wakes.wake(max(1, min(unclaimed, self._free())))
+        if self._approvals is not None:
+            await self._approvals.deny_refused()
 
     async def _close_items(self, find: FindItems, mend: MendItem) -> int:
         """How many open items were closed; each may have let its turn go on."""
@@ -96,6 +104,15 @@ class Sweeper:
                 self._publisher.announce(chat_id, version)
                 closed += 1
         return closed
+
+    async def _end_suspended(self) -> None:
+        """What a request brought in just before its user was suspended, or whoever suspended them
+        could not end. A running turn hears of it with its lease's next renewal."""
+        for user_id in await find_suspended_at_work(self._db):
+            async with aclosing(end_work(self._db, user_id)) as work:
+                async for changed in work:
+                    for chat_id, version in changed.versions.items():
+                        self._publisher.announce(chat_id, version)
 
     async def _expire(self) -> None:
         for turn_id, chat_id in await find_expired(self._db):

@@ -9,6 +9,22 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+_APPEND_ONLY = """
+CREATE FUNCTION audit_log_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' OR coalesce(current_setting('chatd.retention', true), '') <> 'on' THEN
+        RAISE EXCEPTION 'audit_log is append-only' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$
+"""
+"""Who removes or redacts lines says so for the transaction: `chatd.store.audit.unseal`."""
+
+_GUARD = """
+CREATE TRIGGER audit_log_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
+FOR EACH STATEMENT EXECUTE FUNCTION audit_log_is_append_only()
+"""
+
 
 def upgrade() -> None:
     op.create_table(
@@ -137,6 +153,9 @@ def upgrade() -> None:
         ),
         sa.Column("changed_hash", sa.String(), nullable=True),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "seen_hashes", sa.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False
+        ),
         sa.Column("pinned_by", sa.Uuid(), nullable=True),
         sa.Column(
             "pinned_at",
@@ -151,6 +170,40 @@ def upgrade() -> None:
     op.create_index(
         "ix_audit_log_target", "audit_log", ["target_type", "target_id", "at"], unique=False
     )
+    op.add_column("audit_log", sa.Column("chat_id", sa.Uuid(), nullable=True))
+    op.add_column("audit_log", sa.Column("server_id", sa.Uuid(), nullable=True))
+    op.add_column("audit_log", sa.Column("tool", sa.String(), server_default="", nullable=False))
+    op.create_index(
+        "ix_audit_log_approval",
+        "audit_log",
+        ["at"],
+        unique=False,
+        postgresql_where=sa.text("target_type = 'approval'"),
+    )
+    op.create_index(
+        "ix_audit_log_chat",
+        "audit_log",
+        ["chat_id", "at"],
+        unique=False,
+        postgresql_where=sa.text("chat_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_audit_log_server",
+        "audit_log",
+        ["server_id", "at"],
+        unique=False,
+        postgresql_where=sa.text("server_id IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_connection_log_user",
+        "connection_log",
+        ["user_id", "at"],
+        unique=False,
+        postgresql_where=sa.text("user_id IS NOT NULL"),
+    )
+    op.create_index("ix_tool_calls_intended", "tool_calls", ["intended_at"], unique=False)
+    op.execute(_APPEND_ONLY)
+    op.execute(_GUARD)
     op.add_column(
         "mcp_server_configs",
         sa.Column("access", sa.String(), server_default="everyone", nullable=False),
@@ -185,9 +238,21 @@ def upgrade() -> None:
     )
     op.drop_constraint("ck_files_kind", "files")
     op.create_check_constraint("ck_files_kind", "files", "kind IN ('upload', 'result', 'plan')")
+    op.add_column("files", sa.Column("approved_turn_id", sa.Uuid(), nullable=True))
+    op.create_index(op.f("ix_files_approved_turn_id"), "files", ["approved_turn_id"], unique=False)
+    op.create_foreign_key(
+        "files_approved_turn_id_fkey",
+        "files",
+        "turns",
+        ["approved_turn_id"],
+        ["id"],
+        ondelete="SET NULL",
+    )
 
 
 def downgrade() -> None:
+    op.drop_index(op.f("ix_files_approved_turn_id"), table_name="files")
+    op.drop_column("files", "approved_turn_id")
     op.execute("DELETE FROM files WHERE kind = 'plan'")
     op.drop_constraint("ck_files_kind", "files")
     op.create_check_constraint("ck_files_kind", "files", "kind IN ('upload', 'result')")
@@ -201,6 +266,16 @@ def downgrade() -> None:
     op.drop_column("mcp_server_configs", "tool_changes")
     op.drop_column("mcp_server_configs", "required_auth")
     op.drop_column("mcp_server_configs", "access")
+    op.execute("DROP TRIGGER audit_log_is_append_only ON audit_log")
+    op.execute("DROP FUNCTION audit_log_is_append_only()")
+    op.drop_index("ix_tool_calls_intended", table_name="tool_calls")
+    op.drop_index("ix_connection_log_user", table_name="connection_log")
+    op.drop_index("ix_audit_log_server", table_name="audit_log")
+    op.drop_index("ix_audit_log_chat", table_name="audit_log")
+    op.drop_index("ix_audit_log_approval", table_name="audit_log")
+    op.drop_column("audit_log", "tool")
+    op.drop_column("audit_log", "server_id")
+    op.drop_column("audit_log", "chat_id")
     op.drop_index("ix_audit_log_target", table_name="audit_log")
     op.drop_index("ix_audit_log_actor", table_name="audit_log")
     op.drop_table("tool_pins")

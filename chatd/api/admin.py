@@ -1,6 +1,6 @@
 """What administrators' requests share. Unknown fields are refused: a typo is no setting."""
 
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -14,14 +14,15 @@ from pydantic import (
 
 from chatd.api.fields import refusal
 
-_MAX_URL = 2048
+MAX_URL = 2048
 _MAX_SECRET = 8192
 
 
 class AdminBody(BaseModel):
-    """Null is as good as absent."""
+    """Null is as good as absent, but for the `nullable` fields."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+    nullable: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
     @classmethod
@@ -29,7 +30,7 @@ class AdminBody(BaseModel):
         if not isinstance(values, dict):
             return values
         items = cast(dict[str, Any], values).items()
-        return {name: value for name, value in items if value is not None}
+        return {name: value for name, value in items if value is not None or name in cls.nullable}
 
     def given(self) -> dict[str, Any]:
         """The fields that were sent."""
@@ -45,7 +46,7 @@ def _secret(value: SecretStr) -> SecretStr:
     return SecretStr(text)
 
 
-def _url(value: str) -> str:
+def check_url(value: str) -> str:
     try:
         usable = _usable(value, urlsplit(value))
     except ValueError:
@@ -72,11 +73,11 @@ def _usable(value: str, url: SplitResult) -> bool:
 
 
 def _url_or_nothing(value: str) -> str:
-    return _url(value).rstrip("/") if value else ""
+    return check_url(value).rstrip("/") if value else ""
 
 
-_text = StringConstraints(strip_whitespace=True, max_length=_MAX_URL)
+_text = StringConstraints(strip_whitespace=True, max_length=MAX_URL)
 
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
-Url = Annotated[str, _text, AfterValidator(_url)]
+Url = Annotated[str, _text, AfterValidator(check_url)]
 BaseUrl = Annotated[str, _text, AfterValidator(_url_or_nothing)]

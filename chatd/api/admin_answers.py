@@ -7,7 +7,14 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from chatd.core.models import EffortOptions, ModelOptions
-from chatd.core.servers import Approval, AuthType, Availability, Transport
+from chatd.core.servers import (
+    Access,
+    Approval,
+    AuthType,
+    Availability,
+    ToolChanges,
+    Transport,
+)
 
 Json = dict[str, Any]
 
@@ -42,6 +49,7 @@ class Provider(BaseModel):
     base_url: str
     enabled: bool
     has_api_key: bool
+    max_concurrent_turns: int | None = Field(description="In the whole fleet; null: no limit.")
     source: Literal["database"]
     created_at: datetime
     updated_at: datetime
@@ -70,7 +78,7 @@ class McpServer(BaseModel):
     display_name: str
     slug: str
     description: str
-    icon_url: str
+    icon_url: str = Field(description="For members a path of ours that answers with the image.")
     transport: Transport | Literal[""] = Field(description="Empty for members.")
     url: str
     auth_type: AuthType
@@ -78,10 +86,12 @@ class McpServer(BaseModel):
     has_oauth2_secret: bool
     oauth2_auth_url: str
     oauth2_token_url: str
+    oauth2_revocation_url: str
     oauth2_scopes: str
     api_key_header: str
     has_api_key: bool
     has_custom_headers: bool
+    has_signing_secret: bool
     tool_allow_list: list[str]
     tool_deny_list: list[str]
     availability: Availability
@@ -93,6 +103,13 @@ class McpServer(BaseModel):
     require_approval: Approval
     tool_settings: Json
     tool_timeout_seconds: int
+    unknown_tools: list[str] = Field(
+        description="Named in a list or in `tool_settings`, and unknown to the server."
+    )
+    access: Access
+    group_ids: list[UUID] = Field(description="Empty for members.")
+    required_auth: bool
+    tool_changes: ToolChanges
     auth_connected: bool
     version: int
     created_by: UUID | None

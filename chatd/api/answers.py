@@ -186,6 +186,14 @@ class NewMessageAnswer(BaseModel):
     warnings: list[str]
 
 
+class PlanAnswer(BaseModel):
+    file_id: UUID
+    name: str
+    content: str = Field(description="Markdown.")
+    created_at: datetime
+    approved_at: datetime | None = Field(description="Null: not yet, or no more.")
+
+
 class OfferedTool(BaseModel):
     name: str = Field(description="As the model knows it.")
     original_name: str
@@ -205,6 +213,9 @@ class DroppedTool(BaseModel):
     reason: Reason
     message: str = Field(description="The reason as a sentence.")
     detail: str = Field(description="For administrators.")
+    rule: str = Field(
+        default="", description="The setting that decided; absent for other than administrators."
+    )
 
 
 class ChatTools(BaseModel):

@@ -1,5 +1,6 @@
 """The front door, wired: settings in, one ASGI application out."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
@@ -12,41 +13,60 @@ from starlette.middleware.cors import CORSMiddleware
 from chatd import memory, telemetry
 from chatd.answering import Answers
 from chatd.api import (
+    audit,
     chats,
     config,
     creating,
     errors,
+    explain,
     files,
+    groups,
     health,
+    health_report,
     history,
+    icons,
     items,
     models,
+    new_servers,
     openapi,
+    operating,
+    own_tokens,
+    pins,
+    plans,
     queue,
     servers,
     titles,
     tools,
     turns,
     usage,
+    users,
     watch,
     websocket,
 )
 from chatd.api.answers import REFUSALS
 from chatd.api.errors import Failures
+from chatd.api.icon_cache import Icons
 from chatd.api.limits import Limits
 from chatd.api.parts import Drain, Parts
+from chatd.api.permits import Permits
 from chatd.api.requests import Requests
 from chatd.api.stream import Streams
-from chatd.catalogue import Catalogue
+from chatd.catalogue import Catalogue, Pinning
 from chatd.commands import Commands
+from chatd.connections import ConnectionLog
+from chatd.core.release import VERSION
 from chatd.credentials import Credentials
 from chatd.mcp.pool import SessionPool
 from chatd.outbound import Outbound
-from chatd.queue import Stops, Wakes
+from chatd.people import People
+from chatd.processes import Heartbeat, new_process_id
+from chatd.queue import PolicyMoves, Stops, Wakes
 from chatd.retitling import Retitling
+from chatd.revoking import Approvals, PolicyWatch
 from chatd.settings import Settings
 from chatd.store.db import Database
 from chatd.store.following import read_versions
+from chatd.store.loading import TurnLoader
 from chatd.store.secrets import KeyRing
 from chatd.store.spending import SpendLimits
 from chatd.store.watching import WatchReads
@@ -56,7 +76,6 @@ from chatd.stream.watchers import Watchers
 from chatd.title_queue import TitleQueue
 
 PREFIX = "/api/experimental"
-VERSION = "0.1.0"
 REDIS_TIMEOUT_S = 2.0
 
 _CORS_HEADERS = (
@@ -68,17 +87,6 @@ _CORS_HEADERS = (
     "X-Request-Id",
 )
 
-_TAGS = [
-    {"name": "chats", "description": "Conversations and their event streams."},
-    {"name": "turns", "description": "Messages and what became of them."},
-    {"name": "models", "description": "Models to choose from; providers and configs for admins."},
-    {"name": "mcp servers", "description": "Where tools come from."},
-    {"name": "config", "description": "Settings of the deployment, and everybody's own."},
-    {"name": "files", "description": "Bytes that messages name by id."},
-    {"name": "usage", "description": "What model calls cost, and what users may spend."},
-    {"name": "health", "description": "For load balancers."},
-]
-
 
 def create_app(settings: Settings) -> FastAPI:
     """Nothing is opened before the application starts."""
@@ -86,7 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="chatd",
         version=VERSION,
         description=openapi.DESCRIPTION,
-        openapi_tags=_TAGS,
+        openapi_tags=openapi.TAGS,
         lifespan=lambda app: _lifespan(app, settings),
         redirect_slashes=False,
         telemetry={
@@ -109,6 +117,8 @@ def create_app(settings: Settings) -> FastAPI:
 def _add_middleware(app: FastAPI, settings: Settings) -> None:
     """The last one added is the outermost. None is a `BaseHTTPMiddleware`: they cost a stream."""
     larger = {PREFIX + files.PATH: max(files.MAX_BODY_BYTES, settings.max_body_bytes)}
+    for path in (servers.PATH, servers.PATH + "/"):
+        larger[PREFIX + path] = max(servers.MAX_BODY_BYTES, settings.max_body_bytes)
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, larger=larger)
     app.add_middleware(Failures)
     if settings.cors_origins:
@@ -132,15 +142,26 @@ def _add_routes(app: FastAPI) -> None:
         queue,
         history,
         items,
+        plans,
         tools,
         models,
         files,
         config,
+        operating,
         watch,
         chats,
         titles,
+        audit,
         servers,
+        pins,
+        explain,
+        icons,
+        new_servers,
         usage,
+        own_tokens,
+        users,
+        groups,
+        health_report,
     ):
         app.include_router(part.router, prefix=PREFIX, responses=REFUSALS)
     app.include_router(websocket.router, prefix=PREFIX)
@@ -151,7 +172,9 @@ def _add_routes(app: FastAPI) -> None:
 async def _lifespan(app: FastAPI, settings: Settings) -> AsyncGenerator[None]:
     """Open in order, close in the other."""
     async with AsyncExitStack() as stack:
-        app.state.parts = await _open(stack, settings, app.state.drain)
+        app.state.parts = parts = await _open(stack, settings, app.state.drain)
+        heartbeat = Heartbeat(parts.db, parts.keys, "api", new_process_id())
+        parts.drain.at_start((await stack.enter_async_context(heartbeat)).goodbye)
         memory.settle()
         yield
 
@@ -165,23 +188,14 @@ async def _open(stack: AsyncExitStack, settings: Settings, drain: Drain) -> Part
         socket_keepalive=True,
     )
     stack.push_async_callback(cast(Any, redis).aclose)
-    catalogue = _catalogue(stack, settings, redis)
+    sessions, catalogue = _catalogue(stack, settings, db, redis)
     wakes, publisher, stops = Wakes(redis), Publisher(redis), Stops(redis)
     for sender in (wakes, publisher, stops):
         sender.start()
         stack.push_async_callback(sender.close)
-    hub = Hub(redis, lambda ids: read_versions(db, ids))
-    hub.start()
-    stack.push_async_callback(hub.close)
-    watchers = Watchers(hub.listener, WatchReads(db))
-    watchers.start()
-    stack.push_async_callback(watchers.close)
-    drain.at_start(hub.drain)
-    drain.at_start(watchers.drain)
-    telemetry.FOLLOWERS.set_function(lambda: hub.followers + watchers.count)
-    telemetry.STREAM_BUFFER_BYTES.set_function(lambda: hub.waiting_bytes + watchers.waiting_bytes)
+    hub, watchers, permits = _follow(stack, db, redis, drain)
     limits = SpendLimits(db)
-    return Parts(
+    parts = Parts(
         db=db,
         redis=redis,
         keys=KeyRing(settings.keys()),
@@ -191,20 +205,81 @@ async def _open(stack: AsyncExitStack, settings: Settings, drain: Drain) -> Part
         limits=limits,
         streams=Streams(db, hub, wake=wakes.wake),
         watchers=watchers,
+        permits=permits,
+        people=People(db, redis, wakes, publisher, stops),
         catalogue=catalogue,
+        sessions=sessions,
+        icons=_icons(stack, settings),
         drain=drain,
+        wakes=wakes,
         origins=frozenset((*settings.cors_origins, _origin(settings.access_url))),
     )
+    approvals = Approvals(db, TurnLoader(db, parts.keys), wakes, publisher)
+    watch = PolicyWatch(db, approvals, (sessions, catalogue))
+    _watch_policy(stack, parts, watch, PolicyMoves(redis))
+    return parts
 
 
-def _catalogue(stack: AsyncExitStack, settings: Settings, redis: Redis) -> Catalogue:
+def _follow(
+    stack: AsyncExitStack, db: Database, redis: Redis, drain: Drain
+) -> tuple[Hub, Watchers, Permits]:
+    hub = Hub(redis, lambda ids: read_versions(db, ids))
+    watchers = Watchers(hub.listener, WatchReads(db))
+    permits = Permits(db, hub.listener)
+    for follower in (hub, watchers, permits):
+        follower.start()
+        stack.push_async_callback(follower.close)
+    drain.at_start(hub.drain)
+    drain.at_start(watchers.drain)
+    telemetry.FOLLOWERS.set_function(lambda: hub.followers + watchers.count)
+    telemetry.STREAM_BUFFER_BYTES.set_function(lambda: hub.waiting_bytes + watchers.waiting_bytes)
+    return hub, watchers, permits
+
+
+def _catalogue(
+    stack: AsyncExitStack, settings: Settings, db: Database, redis: Redis
+) -> tuple[SessionPool, Catalogue]:
     outbound = Outbound(settings.model_allowed_cidrs, settings.mcp_allowed_cidrs)
     stack.push_async_callback(outbound.aclose)
-    sessions = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Credentials())
+    connections = ConnectionLog(db, new_process_id())
+    connections.start()
+    stack.push_async_callback(connections.close)
+    sessions = SessionPool(
+        lambda auth: outbound.mcp_client(auth=auth), Credentials(), tell=connections.add
+    )
     stack.push_async_callback(sessions.aclose)
-    catalogue = Catalogue(redis, sessions)
+    catalogue = Catalogue(redis, sessions, Pinning(db))
     stack.push_async_callback(catalogue.aclose)
-    return catalogue
+    return sessions, catalogue
+
+
+def _watch_policy(
+    stack: AsyncExitStack, parts: Parts, watch: PolicyWatch, moves: PolicyMoves
+) -> None:
+    """Whoever has committed a change tells everybody, this process first."""
+
+    def moved() -> None:
+        watch.moved()
+        moves.push()
+
+    parts.db.on_policy = moved
+    moves.start()
+    stack.push_async_callback(moves.close)
+    for running in (watch.run(), watch.listen(parts.redis).run()):
+        stack.push_async_callback(_cancelled, asyncio.create_task(running))
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
+def _icons(stack: AsyncExitStack, settings: Settings) -> Icons:
+    outbound = Outbound(mcp_allowed=settings.mcp_allowed_cidrs)
+    stack.push_async_callback(outbound.aclose)
+    icons = Icons(outbound)
+    stack.push_async_callback(icons.aclose)
+    return icons
 
 
 def _origin(url: str) -> str:

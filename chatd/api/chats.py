@@ -15,7 +15,7 @@ from chatd.api.bodies import ChatPatchBody
 from chatd.api.fields import MAX_INT, ChatId, Limit, MessageId
 from chatd.api.limits import JsonRoute
 from chatd.api.parts import PartsDep
-from chatd.api.submitting import EVENTS, still_signed
+from chatd.api.submitting import EVENTS
 from chatd.core.errors import BadRequest
 from chatd.store import chats
 
@@ -100,7 +100,7 @@ async def follow_chat(
     """What you miss first (or the newest 50 messages), then live, until you hang up."""
     await chats.require_chat(parts.db, actor.user_id, chat)
     return await parts.streams.chat(
-        chat, still_signed(parts, actor), cursor=last_event_id or cursor, after_id=after_id
+        chat, parts.permits.admit(actor), cursor=last_event_id or cursor, after_id=after_id
     )
 
 

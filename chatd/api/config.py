@@ -12,6 +12,7 @@ from chatd.api.config_bodies import (
     AutoArchiveBody,
     LimitsBody,
     OverridesBody,
+    PlanInstructionsBody,
     RetentionBody,
     SystemPromptAnswer,
     SystemPromptBody,
@@ -29,6 +30,7 @@ from chatd.core.config import (
     DEFAULT_SYSTEM_PROMPT,
     USER_PROMPT,
     ModelOverrides,
+    PlanInstructions,
     SettingKey,
     SystemPrompt,
     UsageLimits,
@@ -79,8 +81,34 @@ async def put_system_prompt(
     prompt = SystemPrompt(
         text=body.system_prompt, include_default=body.include_default_system_prompt
     )
-    await _write(request, parts, actor, "system_prompt", prompt.model_dump())
+    await write(request, parts, actor, "system_prompt", prompt.model_dump())
     return json_answer(_shown_prompt(prompt))
+
+
+@router.get(
+    "/plan-mode-instructions",
+    response_model=PlanInstructionsBody,
+    responses=FORBIDDEN,
+    summary="The instructions of plan mode",
+)
+async def get_plan_instructions(actor: Admin, parts: PartsDep) -> Response:
+    text = (await read_config(parts.db)).plan_mode_instructions.text
+    return json_answer({"plan_mode_instructions": text})
+
+
+@router.put(
+    "/plan-mode-instructions",
+    response_model=PlanInstructionsBody,
+    responses=FORBIDDEN,
+    summary="Set the instructions of plan mode",
+)
+async def put_plan_instructions(
+    request: Request, body: PlanInstructionsBody, actor: Admin, parts: PartsDep
+) -> Response:
+    """An empty text takes them away. They count from each chat's next turn on."""
+    value = PlanInstructions(text=body.plan_mode_instructions).model_dump()
+    await write(request, parts, actor, "plan_mode_instructions", value)
+    return json_answer(body.model_dump())
 
 
 @router.get(
@@ -102,7 +130,7 @@ async def get_auto_archive_days(actor: Admin, parts: PartsDep) -> Response:
 async def put_auto_archive_days(
     request: Request, body: AutoArchiveBody, actor: Admin, parts: PartsDep
 ) -> Response:
-    await _write(request, parts, actor, "auto_archive_days", body.auto_archive_days)
+    await write(request, parts, actor, "auto_archive_days", body.auto_archive_days)
     return json_answer(body.model_dump())
 
 
@@ -125,7 +153,7 @@ async def get_retention_days(actor: Admin, parts: PartsDep) -> Response:
 async def put_retention_days(
     request: Request, body: RetentionBody, actor: Admin, parts: PartsDep
 ) -> Response:
-    await _write(request, parts, actor, "retention_days", body.retention_days)
+    await write(request, parts, actor, "retention_days", body.retention_days)
     return json_answer(body.model_dump())
 
 
@@ -151,7 +179,7 @@ async def put_model_overrides(
     overrides = ModelOverrides(**body.given()).model_dump(mode="json")
     for config_id in body.given().values():
         await _require_usable(parts, config_id)
-    await _write(request, parts, actor, "model_overrides", overrides)
+    await write(request, parts, actor, "model_overrides", overrides)
     return json_answer(overrides)
 
 
@@ -175,7 +203,7 @@ async def put_usage_limits(
     request: Request, body: LimitsBody, actor: Admin, parts: PartsDep
 ) -> Response:
     limits = UsageLimits(**body.model_dump()).model_dump()
-    await _write(request, parts, actor, "usage_limits", limits)
+    await write(request, parts, actor, "usage_limits", limits)
     parts.limits.forget()
     return json_answer(limits)
 
@@ -236,7 +264,7 @@ async def delete_threshold(config: ConfigId, actor: Signed, parts: PartsDep) -> 
     return Response(status_code=204)
 
 
-async def _write(request: Request, parts: Parts, actor: Actor, key: SettingKey, value: Any) -> None:
+async def write(request: Request, parts: Parts, actor: Actor, key: SettingKey, value: Any) -> None:
     """Audited as the fields of the setting that changed."""
     async with parts.db.transaction() as session:
         old = await write_setting(session, key, value, actor.user_id)

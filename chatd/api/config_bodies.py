@@ -30,6 +30,12 @@ class SystemPromptAnswer(SystemPromptBody):
     default_system_prompt: str = Field(description="What stands before it when included.")
 
 
+class PlanInstructionsBody(AdminBody):
+    """Stands in the prompt of turns in plan mode, before what users and servers say."""
+
+    plan_mode_instructions: Prompt
+
+
 class UserPromptBody(AdminBody):
     """Stands in the prompt of all your chats, between `<user-instructions>`."""
 

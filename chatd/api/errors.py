@@ -20,7 +20,7 @@ REQUEST_ID = "chatd.request_id"
 
 MAX_VALIDATIONS = 20
 _RETRY_AFTER = {429: "5", 503: "2"}
-_TOLD = {503, 504}
+_TOLD = {502, 503, 504}
 """Failures that say something to the client."""
 _INTERNAL = "An internal error occurred."
 
@@ -39,6 +39,18 @@ _MESSAGES = {
 }
 
 _log = logs.get(__name__)
+
+
+Place = tuple[str | int, ...]
+"""Keys and indices that lead to a value in a request's body."""
+
+
+class BadField(HTTPException):
+    """A 400 that names a field: raised where FastAPI lets no failure of ours through."""
+
+    def __init__(self, message: str, place: Place) -> None:
+        super().__init__(400, message)
+        self.validations = [Validation(field=_field(place) or "body", detail=message)]
 
 
 def install(app: FastAPI) -> None:
@@ -114,6 +126,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
         status,
         _CODES.get(status, "error"),
         _MESSAGES.get(status, str(error.detail)),
+        validations=error.validations if isinstance(error, BadField) else (),
         headers=dict(error.headers or {}),
     )
 
@@ -135,8 +148,11 @@ def _validation(problem: Any) -> Validation:
     if problem["type"] == "json_invalid":
         return Validation(field="body", detail=str(problem["ctx"]["error"]))
     inner = place[1:] if place[0] in ("body", "path", "query", "header") else place
-    field = ".".join(str(part) for part in inner)[:200] or str(place[0])
-    return Validation(field=field, detail=str(problem["msg"])[:500])
+    return Validation(field=_field(inner) or str(place[0]), detail=str(problem["msg"])[:500])
+
+
+def _field(place: Place) -> str:
+    return ".".join(map(str, place))[:200]
 
 
 def _render(

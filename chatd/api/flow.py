@@ -1,4 +1,4 @@
-"""Frames on their way to one reader, however they are sent: heartbeat, re-check, and the end."""
+"""Frames on their way to one reader, however they are sent: heartbeat, revocation, and the end."""
 
 import asyncio
 import time
@@ -9,18 +9,14 @@ from typing import Any, Protocol
 
 from chatd import logs, telemetry
 from chatd.api.frames import COMMENT
-from chatd.core.errors import Unavailable
+from chatd.api.permits import Permit
 
 HEARTBEAT_S = 15.0
-RECHECK_S = 30.0
-"""How often a stream asks whether its token still stands."""
-
 SEND_TIMEOUT_S = 20.0
 """A reader that takes nothing for so long is dropped."""
 
 log = logs.get(__name__)
 
-Allowed = Callable[[], Awaitable[bool]]
 Put = Callable[[bytes, bool], Awaitable[None]]
 """Sends some frames; whether more come after them."""
 
@@ -61,22 +57,25 @@ class Source(Protocol):
         """The last frame of a reader who may not go on."""
         ...
 
+    def nudge(self) -> None:
+        """Let `next` answer at once."""
+        ...
+
     async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
     heartbeat_s: float = HEARTBEAT_S
-    recheck_s: float = RECHECK_S
     send_timeout_s: float = SEND_TIMEOUT_S
 
 
 class Flow:
     """What one reader gets: `first`, then what the source has, until one of them ends it."""
 
-    def __init__(self, source: Source, allowed: Allowed, first: bytes, pace: Pace) -> None:
+    def __init__(self, source: Source, permit: Permit, first: bytes, pace: Pace) -> None:
         self._source = source
-        self._allowed = allowed
+        self._permit = permit
         self._first = first
         self._pace = pace
         self._sending_since: float | None = None
@@ -86,6 +85,7 @@ class Flow:
 
         Close the flow after it, and after the last word to the client: that need not wait.
         """
+        self._permit.begin(self._source.nudge)
         leaving = asyncio.create_task(gone)
         sending = asyncio.create_task(self._send_all(put))
         both = {leaving, sending}
@@ -100,6 +100,7 @@ class Flow:
         except OSError:
             ending = Ending.HUNG_UP
         finally:
+            self._permit.end()
             for task in both:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
@@ -121,19 +122,16 @@ class Flow:
     async def _send_all(self, put: Put) -> Ending:
         source, pace = self._source, self._pace
         await self._send(put, COMMENT + self._first)
-        checked = spoken = time.monotonic()
+        spoken = time.monotonic()
         while not (source.finished or source.overrun or source.closing):
             silent_s = time.monotonic() - spoken
             chunk = await source.next(max(pace.heartbeat_s - silent_s, 0))
-            now = time.monotonic()
-            if chunk or now - spoken >= pace.heartbeat_s:
+            if self._permit.revoked:
+                await self._send(put, source.revoked())
+                return Ending.REVOKED
+            if chunk or time.monotonic() - spoken >= pace.heartbeat_s:
                 await self._send(put, chunk or COMMENT)
                 spoken = time.monotonic()
-            if now - checked > pace.recheck_s:
-                checked = now
-                if not await _still(self._allowed):
-                    await self._send(put, source.revoked())
-                    return Ending.REVOKED
         if source.overrun:
             return Ending.SLOW
         return Ending.OVER if source.finished else Ending.DRAINING
@@ -142,11 +140,3 @@ class Flow:
         self._sending_since = time.monotonic()
         await put(chunk, not self._source.finished)
         self._sending_since = None
-
-
-async def _still(allowed: Allowed) -> bool:
-    """An unreachable database is no reason to hang up."""
-    try:
-        return await allowed()
-    except Unavailable:
-        return True

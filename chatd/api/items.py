@@ -20,7 +20,7 @@ from chatd.core.tools import JsonObject, OfferedTool
 from chatd.mcp.forms import form_problem
 from chatd.policy.tools import tool_refusal
 from chatd.store.answering import get_item
-from chatd.store.chat_servers import load_chat_servers
+from chatd.store.chat_servers import load_chat_servers, load_turn_situation
 
 router = APIRouter(tags=["turns"], route_class=JsonRoute)
 
@@ -114,7 +114,7 @@ async def post_approval(
     late. What policy no longer allows cannot be approved."""
     asked = await get_item(parts.db, actor, chat, item)
     if body.decision == "approve" and asked["kind"] == "approval" and asked["state"] == "open":
-        await _check_policy(parts, actor, chat, asked)
+        await _check_policy(parts, actor, chat, item, asked)
     answer: JsonObject = {"decision": body.decision}
     if body.reason:
         answer["reason"] = body.reason
@@ -145,14 +145,17 @@ async def post_elicitation(
     return json_answer(await get_item(parts.db, actor, chat, item))
 
 
-async def _check_policy(parts: Parts, actor: Actor, chat_id: UUID, asked: Any) -> None:
+async def _check_policy(
+    parts: Parts, actor: Actor, chat_id: UUID, item_id: UUID, asked: Any
+) -> None:
     """The worker asks again before the call leaves; here the user hears why it would not."""
     known = await load_chat_servers(parts.db, parts.keys, actor.user_id, chat_id)
+    situation = await load_turn_situation(parts.db, item_id, known.situation)
     name = asked["original_name"]
     reason = tool_refusal(
         OfferedTool(name, name, "", {}, server_id=UUID(asked["server_id"])),
         {server.id: server for server in known.servers},
-        known.situation,
+        situation,
     )
     if reason is not None:
         raise Conflict("Policy no longer allows this call.", detail=SENTENCES[reason])

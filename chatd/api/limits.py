@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatd.api.errors import answer
+from chatd.api.errors import BadField, Place, answer
 from chatd.core.errors import BadRequest, TooLarge
 from chatd.core.text import holds
 
@@ -24,7 +24,8 @@ _ESCAPED_NUL = b"\\u0000"
 class Limits:
     """Refuses a body over the limit, announced or streamed, and a NUL in path or query.
 
-    `larger` are the limits of the paths that have one of their own.
+    `larger` are the limits of the paths that have one of their own, and of what is directly below
+    those that end in a slash.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Limits:
         if b"%00" in scope["query_string"] or not holds(scope["path"]):
             await answer(scope, BadRequest(UNUSABLE))(scope, receive, send)
             return
-        limit = self.larger.get(scope["path"], self.max_body_bytes)
+        limit = self._limit(scope["path"])
         if _announced(scope) > limit:
             await answer(scope, TooLarge())(scope, receive, send)
             return
@@ -57,6 +58,12 @@ class Limits:
             return message
 
         await self.app(scope, count, send)
+
+    def _limit(self, path: str) -> int:
+        own = self.larger.get(path)
+        if own is None:
+            own = self.larger.get(path[: path.rfind("/") + 1], self.max_body_bytes)
+        return own
 
 
 class JsonRoute(APIRoute):
@@ -78,20 +85,27 @@ class _StrictRequest(Request):
             self._json = orjson.loads(body)
             if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper(self._json, MAX_DEPTH):
                 raise HTTPException(400, TOO_DEEP)
-            if _ESCAPED_NUL in body and not _holds(self._json):
-                raise HTTPException(400, UNUSABLE)
+            if _ESCAPED_NUL in body and (place := _unusable(self._json)) is not None:
+                raise BadField(UNUSABLE, place)
         return self._json
 
 
-def _holds(value: object) -> bool:
+def _unusable(value: object) -> Place | None:
+    """Where the first text is that cannot be stored; a key that is one is not named itself."""
     if isinstance(value, str):
-        return holds(value)
+        return None if holds(value) else ()
     if isinstance(value, dict):
         items = cast(dict[str, object], value).items()
-        return all(holds(key) and _holds(item) for key, item in items)
-    if isinstance(value, list):
-        return all(_holds(item) for item in cast(list[object], value))
-    return True
+        if not all(holds(key) for key, _ in items):
+            return ()
+    elif isinstance(value, list):
+        items = enumerate(cast(list[object], value))
+    else:
+        return None
+    for key, item in items:
+        if (inner := _unusable(item)) is not None:
+            return (key, *inner)
+    return None
 
 
 def _deeper(value: object, levels: int) -> bool:

@@ -1,7 +1,7 @@
 """What administrators send about model providers and model configs."""
 
 from dataclasses import fields
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, StrictInt, StringConstraints
@@ -24,6 +24,10 @@ DisplayName = Annotated[str, StringConstraints(strip_whitespace=True, max_length
 ContextLimit = Annotated[StrictInt, Field(ge=1, le=MAX_TOKENS)]
 Threshold = Annotated[
     StrictInt, Field(ge=0, le=100, description="Compact at this much of the window; 100: never.")
+]
+Turns = Annotated[
+    StrictInt,
+    Field(ge=1, le=10_000, description="That run at once in the whole fleet; null: no limit."),
 ]
 _KEY_EXAMPLE = "sk-…"
 
@@ -49,6 +53,7 @@ class ProviderBody(AdminBody):
     base_url: BaseUrl = ""
     enabled: Flag = True
     api_key: Secret | None = None
+    max_concurrent_turns: Turns | None = None
 
     def to_settings(self) -> ProviderSettings:
         """Raises `BadRequest`."""
@@ -59,23 +64,30 @@ class ProviderBody(AdminBody):
                 base_url=self.base_url,
                 enabled=self.enabled,
                 api_key=self.api_key,
+                max_concurrent_turns=self.max_concurrent_turns,
             )
         )
 
 
 class ProviderPatch(AdminBody):
-    """Changes; an empty `api_key` takes the key away."""
+    """Changes; an empty `api_key` takes the key away, null for `max_concurrent_turns` the limit."""
 
     provider: Kind | None = None
     display_name: Name | None = None
     base_url: BaseUrl | None = None
     enabled: Flag | None = None
     api_key: Secret | None = None
+    max_concurrent_turns: Turns | None = None
+
+    nullable: ClassVar[frozenset[str]] = frozenset({"max_concurrent_turns"})
 
     def to_settings(self, stored: View) -> ProviderSettings:
         """The stored provider with the changes, checked as a whole. Raises `BadRequest`."""
-        kept = {name: stored[name] for name in ("provider", "display_name", "base_url", "enabled")}
+        kept = {name: stored[name] for name in _KEPT}
         return _checked_provider(ProviderSettings(**(kept | self.given())))
+
+
+_KEPT = ("provider", "display_name", "base_url", "enabled", "max_concurrent_turns")
 
 
 def _checked_provider(settings: ProviderSettings) -> ProviderSettings:

@@ -21,6 +21,20 @@ on when the last one is answered, and by itself after their deadlines.
 
 _NEVER = ("HTTPValidationError", "ValidationError")
 
+TAGS = [
+    {"name": "chats", "description": "Conversations and their event streams."},
+    {"name": "turns", "description": "Messages and what became of them."},
+    {"name": "models", "description": "Models to choose from; providers and configs for admins."},
+    {"name": "mcp servers", "description": "Where tools come from."},
+    {"name": "config", "description": "Settings of the deployment, and everybody's own."},
+    {"name": "files", "description": "Bytes that messages name by id."},
+    {"name": "usage", "description": "What model calls cost, and what users may spend."},
+    {"name": "users", "description": "Oneself, one's tokens; users and groups for admins."},
+    {"name": "operating", "description": "Everybody's turns, for administrators."},
+    {"name": "audit", "description": "What was done, by whom; for administrators."},
+    {"name": "health", "description": "For load balancers, and for operators."},
+]
+
 
 def install(app: FastAPI) -> None:
     """Replace the app's document; it is made at the first request for it."""

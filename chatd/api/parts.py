@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import Depends
 from redis.asyncio import Redis
@@ -11,10 +10,16 @@ from starlette.requests import HTTPConnection
 
 from chatd.answering import Answers
 from chatd.api import watching
-from chatd.api.flow import Allowed, Flow
+from chatd.api.flow import Flow
+from chatd.api.icon_cache import Icons
+from chatd.api.permits import Permits
 from chatd.api.stream import Streams
 from chatd.catalogue import Catalogue
 from chatd.commands import Commands
+from chatd.core.chats import Actor
+from chatd.mcp.pool import SessionPool
+from chatd.people import People
+from chatd.queue import Wakes
 from chatd.retitling import Retitling
 from chatd.store.db import Database
 from chatd.store.secrets import KeyRing
@@ -51,13 +56,18 @@ class Parts:
     limits: SpendLimits
     streams: Streams
     watchers: Watchers
+    permits: Permits
+    people: People
     catalogue: Catalogue
+    sessions: SessionPool
+    icons: Icons
     drain: Drain
+    wakes: Wakes
     origins: frozenset[str]
     """Whose pages may open a WebSocket: ours and the listed ones."""
 
-    async def watch(self, owner_id: UUID, allowed: Allowed) -> Flow:
-        return await watching.watch(self.watchers, owner_id, allowed, self.streams.pace)
+    async def watch(self, actor: Actor) -> Flow:
+        return await watching.watch(self.watchers, self.permits.admit(actor), self.streams.pace)
 
 
 async def _parts(request: HTTPConnection) -> Parts:

@@ -1,9 +1,10 @@
-"""MCP servers: administrators govern them, everybody may see the enabled ones."""
+"""MCP servers: administrators govern them, everybody may see those that they may use."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 
 from chatd import audit
 from chatd.api.admin_answers import McpServer
@@ -15,33 +16,54 @@ from chatd.api.parts import PartsDep
 from chatd.api.server_bodies import ServerBody, ServerPatch, secrets_in
 from chatd.audit import Target
 from chatd.core.chats import Actor
+from chatd.core.errors import BadRequest, Conflict
 from chatd.store import policy_state, servers
-from chatd.store.servers import View
+from chatd.store.config import read_config
+from chatd.store.server_views import View
 
-router = APIRouter(prefix="/mcp/servers", tags=["mcp servers"], route_class=JsonRoute)
+PATH = "/mcp/servers"
+MAX_BODY_BYTES = 2 * 1024 * 1024
+"""So that what is too long is refused by the name of its field."""
+
+router = APIRouter(prefix=PATH, tags=["mcp servers"], route_class=JsonRoute)
 ADMIN = {**FORBIDDEN, **NOT_FOUND, **CONFLICT}
 
 ServerId = Annotated[
     UUID, Path(description="The MCP server config's id."), says("Invalid MCP server config ID.")
 ]
 
-_FOR_ADMINS = (
-    "transport",
-    "url",
-    "oauth2_client_id",
-    "oauth2_auth_url",
-    "oauth2_token_url",
-    "oauth2_scopes",
-    "api_key_header",
-)
+IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        max_length=100,
+        description="The ETag that you read; 409 when there is a newer version.",
+    ),
+]
+_ETAG = re.compile(r'"([0-9]{1,18})"')
+
+_FOR_ADMINS: dict[str, Any] = {
+    "transport": "",
+    "url": "",
+    "oauth2_client_id": "",
+    "oauth2_auth_url": "",
+    "oauth2_token_url": "",
+    "oauth2_revocation_url": "",
+    "oauth2_scopes": "",
+    "api_key_header": "",
+    "group_ids": [],
+    "unknown_tools": [],
+}
+"""What members get instead."""
 
 
 @router.get("", response_model=list[McpServer], summary="List MCP servers")
-async def list_servers(actor: Signed, parts: PartsDep) -> Response:
-    """Administrators see all of them; members the enabled ones, without where they are."""
+async def list_servers(request: Request, actor: Signed, parts: PartsDep) -> Response:
+    """Administrators see all of them; members the enabled ones that they may use, without where
+    they are."""
     async with parts.db.transaction() as session:
-        found = await servers.list_servers(session, enabled_only=actor.role != "admin")
-    return json_answer([_shown(view, actor) for view in found])
+        found = await servers.list_servers(session, visible_to=seen_by(actor))
+    return json_answer([_shown(request, view, actor) for view in found])
 
 
 @router.post(
@@ -50,7 +72,8 @@ async def list_servers(actor: Signed, parts: PartsDep) -> Response:
 async def create_server(
     request: Request, body: ServerBody, actor: Admin, parts: PartsDep
 ) -> Response:
-    settings = body.to_settings()
+    config = await read_config(parts.db)
+    settings = body.to_settings(config.new_servers.access)
     async with parts.db.transaction() as session:
         await policy_state.bump(session)
         made = await servers.create_server(session, parts.keys, settings, actor.user_id)
@@ -62,26 +85,36 @@ async def create_server(
             after=made,
             secrets=secrets_in(body),
         )
-    return json_answer(made, 201)
+    return _tagged(made, 201)
 
 
 @router.get("/{server}", response_model=McpServer, responses=NOT_FOUND, summary="One MCP server")
-async def get_server(server: ServerId, actor: Signed, parts: PartsDep) -> Response:
+async def get_server(
+    request: Request, server: ServerId, actor: Signed, parts: PartsDep
+) -> Response:
+    """Its `ETag` is for `If-Match`."""
     async with parts.db.transaction() as session:
-        view = await servers.get_server(session, server, enabled_only=actor.role != "admin")
-    return json_answer(_shown(view, actor))
+        view = await servers.get_server(session, server, visible_to=seen_by(actor))
+    return _tagged(_shown(request, view, actor))
 
 
 @router.patch(
     "/{server}", response_model=McpServer, responses=ADMIN, summary="Change an MCP server"
 )
 async def patch_server(
-    request: Request, server: ServerId, body: ServerPatch, actor: Admin, parts: PartsDep
+    request: Request,
+    server: ServerId,
+    body: ServerPatch,
+    actor: Admin,
+    parts: PartsDep,
+    if_match: IfMatch = None,
 ) -> Response:
     """It counts from the next tool call on, also in turns that are running."""
+    expected = {"version": body.version, "If-Match": _version(if_match)}
     async with parts.db.transaction() as session:
         await policy_state.bump(session)
         before = await servers.get_server(session, server, lock=True)
+        _check_versions(before, expected)
         settings = body.to_settings(before)
         after = await servers.update_server(session, parts.keys, server, settings, actor.user_id)
         audit.record(
@@ -93,26 +126,69 @@ async def patch_server(
             after=after,
             secrets=secrets_in(body),
         )
-    return json_answer(after)
+    return _tagged(after)
 
 
 @router.delete("/{server}", status_code=204, responses=ADMIN, summary="Delete an MCP server")
 async def delete_server(
-    request: Request, server: ServerId, actor: Admin, parts: PartsDep
+    request: Request, server: ServerId, actor: Admin, parts: PartsDep, if_match: IfMatch = None
 ) -> Response:
+    expected = {"If-Match": _version(if_match)}
     async with parts.db.transaction() as session:
         await policy_state.bump(session)
         before = await servers.get_server(session, server)
+        _check_versions(before, expected)
         await servers.delete_server(session, server)
         audit.record(session, by(request, actor), "delete", _target(server), before=before)
     return Response(status_code=204)
+
+
+def seen_by(actor: Actor) -> UUID | None:
+    """For `visible_to`: administrators see every server."""
+    return actor.user_id if actor.role != "admin" else None
 
 
 def _target(server_id: UUID) -> Target:
     return Target("mcp_server", server_id)
 
 
-def _shown(view: View, actor: Actor) -> View:
+def _tagged(view: View, status: int = 200) -> Response:
+    answer = json_answer(view, status)
+    answer.headers["ETag"] = f'"{view["version"]}"'
+    return answer
+
+
+def _shown(request: Request, view: View, actor: Actor) -> View:
+    """A member's browser gets the icon from us: its owner must not learn who looks."""
     if actor.role == "admin":
         return view
-    return view | dict.fromkeys(_FOR_ADMINS, "")
+    icon = request.app.url_path_for("get_icon", server=view["id"]) if view["icon_url"] else ""
+    return view | _FOR_ADMINS | {"icon_url": icon}
+
+
+def _version(if_match: str | None) -> int | None:
+    """Raises `BadRequest`."""
+    if if_match is None or if_match.strip() == "*":
+        return None
+    tag = _ETAG.fullmatch(if_match.strip())
+    if tag is None:
+        raise BadRequest(
+            "Invalid If-Match header.",
+            validations=[{"field": "If-Match", "detail": 'An ETag of ours, such as "3".'}],
+        )
+    return int(tag[1])
+
+
+def _check_versions(view: View, expected: dict[str, int | None]) -> None:
+    """Raises `Conflict`."""
+    current = view["version"]
+    detail = f"The current version is {current}."
+    stale = [
+        name for name, version in expected.items() if version is not None and version != current
+    ]
+    if stale:
+        raise Conflict(
+            "The MCP server config was changed meanwhile.",
+            detail=detail,
+            validations=[{"field": name, "detail": detail} for name in stale],
+        )

@@ -7,9 +7,10 @@ from uuid import UUID
 
 import orjson
 
-from chatd.api.flow import Allowed, Flow, Pace
+from chatd.api.flow import Flow, Pace
 from chatd.api.following import Reader
 from chatd.api.frames import Cursor, frame
+from chatd.api.permits import Permit
 from chatd.api.sse import EventStream
 from chatd.commands import Submitted
 from chatd.core.errors import Unavailable
@@ -111,6 +112,9 @@ class Follower:
         self._wake = wake
         self._marking = asyncio.create_task(self._mark())
 
+    def nudge(self) -> None:
+        self._subscription.nudge()
+
     async def close(self) -> None:
         self._hub.unsubscribe(self._subscription)
         if self._marking is not None:
@@ -142,7 +146,7 @@ class Streams:
     wake: Callable[[], None] = _never
 
     async def follow(
-        self, chat_id: UUID, allowed: Allowed, *, cursor: str | None, after_id: int | None
+        self, chat_id: UUID, permit: Permit, *, cursor: str | None, after_id: int | None
     ) -> Flow:
         """A snapshot (or what came after the cursor), then live. What this raises is the answer:
         no stream has begun."""
@@ -153,18 +157,18 @@ class Streams:
             await follower.close()
             raise
         follower.reads(self.wake)
-        return Flow(follower, allowed, first, self.pace)
+        return Flow(follower, permit, first, self.pace)
 
     async def chat(
-        self, chat_id: UUID, allowed: Allowed, *, cursor: str | None, after_id: int | None
+        self, chat_id: UUID, permit: Permit, *, cursor: str | None, after_id: int | None
     ) -> EventStream:
         """`GET …/stream`."""
-        return EventStream(await self.follow(chat_id, allowed, cursor=cursor, after_id=after_id))
+        return EventStream(await self.follow(chat_id, permit, cursor=cursor, after_id=after_id))
 
     async def submitted(
         self,
         chat_id: UUID,
-        allowed: Allowed,
+        permit: Permit,
         submit: Callable[[], Awaitable[Submitted]],
         status: int = 201,
     ) -> EventStream:
@@ -184,7 +188,7 @@ class Streams:
         except BaseException:
             self.hub.unsubscribe(subscription)
             raise
-        return EventStream(Flow(follower, allowed, first, self.pace), status)
+        return EventStream(Flow(follower, permit, first, self.pace), status)
 
     async def _follower(self, reader: Reader) -> Follower:
         return Follower(self.db, self.hub, reader, await self.hub.subscribe(reader.chat))

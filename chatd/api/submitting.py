@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import orjson
@@ -13,14 +13,12 @@ from starlette.responses import Response
 from chatd.api.answers import Json, json_answer
 from chatd.api.attaching import keeping_files
 from chatd.api.fields import says
-from chatd.api.flow import Allowed
 from chatd.api.parts import Parts
 from chatd.api.sse import wants_stream
 from chatd.commands import Submitted
 from chatd.core.chats import Actor, Once
 from chatd.core.messages import Part
 from chatd.store.files import attached
-from chatd.store.tokens import token_alive
 
 IdempotencyKey = Annotated[
     str | None,
@@ -72,14 +70,5 @@ async def submit(
     """
     command = keeping_files(parts, attached(content), accepted)
     if wants_stream(accept):
-        return await parts.streams.submitted(chat_id, still_signed(parts, actor), command, status)
+        return await parts.streams.submitted(chat_id, parts.permits.admit(actor), command, status)
     return json_answer((await command()).body, status)
-
-
-def still_signed(parts: Parts, actor: Actor) -> Allowed:
-    """Whether the token that opened a stream would still let its holder in."""
-
-    async def allowed() -> Any:
-        return actor.token_id is None or await token_alive(parts.db, actor.token_id)
-
-    return allowed

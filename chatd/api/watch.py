@@ -9,7 +9,6 @@ from chatd.api.answers import Chat, Json
 from chatd.api.auth import Signed
 from chatd.api.parts import PartsDep
 from chatd.api.sse import EventStream
-from chatd.api.submitting import still_signed
 
 router = APIRouter(tags=["chats"])
 
@@ -50,4 +49,4 @@ async def watch_chats(actor: Signed, parts: PartsDep) -> Response:
     the chat as it is then. Upgraded to a WebSocket, each message is one event,
     `{"id": null, "event": kind, "data": {…}}`; a client that sends anything is closed.
     """
-    return EventStream(await parts.watch(actor.user_id, still_signed(parts, actor)))
+    return EventStream(await parts.watch(actor))

@@ -1,11 +1,10 @@
 """One reader of all chats of an owner."""
 
-from uuid import UUID
-
 import orjson
 
-from chatd.api.flow import Allowed, Flow, Pace
+from chatd.api.flow import Flow, Pace
 from chatd.api.frames import plain_frame
+from chatd.api.permits import Permit
 from chatd.stream.watchers import Watcher, Watchers
 
 
@@ -33,10 +32,13 @@ class Watching:
         error = {"kind": "auth", "message": "This stream is no longer allowed.", "retryable": False}
         return plain_frame("chat_error", orjson.dumps({"type": "error", "error": error}))
 
+    def nudge(self) -> None:
+        self._watcher.nudge()
+
     async def close(self) -> None:
         self._watchers.leave(self._watcher)
 
 
-async def watch(watchers: Watchers, owner_id: UUID, allowed: Allowed, pace: Pace) -> Flow:
+async def watch(watchers: Watchers, permit: Permit, pace: Pace) -> Flow:
     """From its first frame on, every change is told; nothing of what was before."""
-    return Flow(Watching(watchers, await watchers.watch(owner_id)), allowed, b"", pace)
+    return Flow(Watching(watchers, await watchers.watch(permit.user_id)), permit, b"", pace)

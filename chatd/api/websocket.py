@@ -12,7 +12,6 @@ from chatd.api.fields import ChatId, MessageId
 from chatd.api.flow import Ending, Flow
 from chatd.api.frames import texts
 from chatd.api.parts import PartsDep
-from chatd.api.submitting import still_signed
 from chatd.core.errors import Forbidden
 from chatd.store.chats import require_chat
 
@@ -48,15 +47,15 @@ async def follow_chat(
 ) -> None:
     """What fails before the upgrade is a plain HTTP answer."""
     await require_chat(parts.db, actor.user_id, chat)
-    allowed = still_signed(parts, actor)
+    permit = parts.permits.admit(actor)
     await send_flow(
-        websocket, await parts.streams.follow(chat, allowed, cursor=cursor, after_id=after_id)
+        websocket, await parts.streams.follow(chat, permit, cursor=cursor, after_id=after_id)
     )
 
 
 @router.websocket("/chats/watch")
 async def watch_chats(websocket: WebSocket, actor: Signed, parts: PartsDep) -> None:
-    await send_flow(websocket, await parts.watch(actor.user_id, still_signed(parts, actor)))
+    await send_flow(websocket, await parts.watch(actor))
 
 
 async def send_flow(websocket: WebSocket, flow: Flow) -> None:

@@ -2,5 +2,6 @@
 
 from chatd.catalogue.catalogue import Catalogue
 from chatd.catalogue.entries import Listing, Skipped
+from chatd.catalogue.pinning import Pinning
 
-__all__ = ["Catalogue", "Listing", "Skipped"]
+__all__ = ["Catalogue", "Listing", "Pinning", "Skipped"]

@@ -11,8 +11,9 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from chatd.catalogue.entries import Age, Entry, Key, Listing, Skipped, key_of, skipped
+from chatd.catalogue.pinning import Pinning
 from chatd.catalogue.shared import Shared
-from chatd.core.servers import McpServer, Principal
+from chatd.core.servers import McpServer, Principal, user_of
 from chatd.mcp.errors import ServerFailed
 from chatd.mcp.pool import SessionPool
 
@@ -45,12 +46,14 @@ class Catalogue:
         self,
         redis: Redis,
         pool: SessionPool,
+        pinning: Pinning,
         *,
         clock: Callable[[], float] = time.time,
         cold_s: float = COLD_S,
     ) -> None:
         self._shared = Shared(redis)
         self._pool = pool
+        self._pinning = pinning
         self._clock = clock
         self._cold_s = cold_s
         self._entries: OrderedDict[Owner, tuple[int, Entry]] = OrderedDict()
@@ -73,6 +76,27 @@ class Catalogue:
         if entry is not None:
             self._changed_at[key_of(server, principal)] = self._clock()
             self._fetch_later(server, principal, entry)
+
+    @property
+    def users(self) -> frozenset[UUID]:
+        """Whose own lists are held."""
+        held_for = (user_of(principal) for _, principal in self._entries)
+        return frozenset(user_id for user_id in held_for if user_id is not None)
+
+    def drop(self, keep: Callable[[UUID, int, UUID | None], bool]) -> None:
+        """Forget the lists of servers, versions and users that `keep` does not keep. The fleet's
+        copies of them are never read again, and expire."""
+        for owner, (version, _) in tuple(self._entries.items()):
+            server_id, principal = owner
+            if not keep(server_id, version, user_of(principal)):
+                del self._entries[owner]
+                timer = self._timers.pop(Key(server_id, version, principal), None)
+                if timer is not None:
+                    timer.cancel()
+
+    async def down(self, configs: Sequence[tuple[UUID, int]]) -> frozenset[UUID]:
+        """Those servers of these (id, version) whose breaker is open somewhere in the fleet."""
+        return await self._shared.down(configs)
 
     async def settled(self) -> None:
         """Returns when no fetch runs that began before."""
@@ -169,7 +193,8 @@ class Catalogue:
         key = key_of(server, principal)
         started = self._clock()
         try:
-            listed = await self._pool.list_tools(server, principal, timeout_s=within_s)
+            fresh = await self._pool.list_tools(server, principal, timeout_s=within_s)
+            listed = await self._pinning.resolve(server, principal, fresh)
         except ServerFailed as failed:
             return await self._failed(server, principal, failed)
         entry = Entry(server.id, listed, started)

@@ -6,9 +6,10 @@ Redis may be slow, wrong or away: the answer is then as if it held nothing.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+from uuid import UUID
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -82,6 +83,18 @@ class Shared:
 
         await self._ask(operation, None)
 
+    async def down(self, configs: Sequence[tuple[UUID, int]]) -> frozenset[UUID]:
+        """Those servers of these (id, version) that were found unreachable a moment ago."""
+        if not configs:
+            return frozenset()
+        names = [_down_of(*config) for config in configs]
+        found = await self._ask(lambda: self._redis.mget(names), [None] * len(names))
+        return frozenset(
+            server_id
+            for (server_id, _), down in zip(configs, found, strict=True)
+            if down is not None
+        )
+
     async def _ask(self, operation: Callable[[], Awaitable[T]], otherwise: T) -> T:
         now = time.monotonic()
         if now < self._away_until:
@@ -106,4 +119,8 @@ def _lock(key: Key) -> str:
 
 
 def _down(key: Key) -> str:
-    return f"chatd:mcp:down:{key.server_id}:{key.version}"
+    return _down_of(key.server_id, key.version)
+
+
+def _down_of(server_id: UUID, version: int) -> str:
+    return f"chatd:mcp:down:{server_id}:{version}"

@@ -6,15 +6,24 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chatd import audit
 from chatd.audit import By, Target
+from chatd.cli.admin_keys import list_keys, rotate_keys
 from chatd.cli.admin_models import create_model
+from chatd.cli.admin_people import (
+    activate_user,
+    add_member,
+    create_group,
+    list_groups,
+    remove_member,
+    suspend_user,
+)
 from chatd.cli.database import in_transaction
 from chatd.cli.friendly import Friendly
+from chatd.cli.saying import say, show
 from chatd.settings import DatabaseSettings, load
 from chatd.store import tokens, users
 from chatd.store.tokens import Token
@@ -23,8 +32,19 @@ from chatd.store.users import User
 DAYS = 365
 """How long a token lives when nobody says."""
 
-app = typer.Typer(cls=Friendly, no_args_is_help=True, help="Users, tokens and models.")
-app.command()(create_model)
+app = typer.Typer(cls=Friendly, no_args_is_help=True, help="People, tokens, models and keys.")
+for _command in (
+    suspend_user,
+    activate_user,
+    create_group,
+    list_groups,
+    add_member,
+    remove_member,
+    create_model,
+    rotate_keys,
+    list_keys,
+):
+    app.command()(_command)
 
 Username = Annotated[str, typer.Argument(help="The user's name to sign in with.")]
 Days = Annotated[int, typer.Option(min=0, max=36_500, help="Until it expires; 0: never.")]
@@ -56,7 +76,7 @@ def create_user(
         return user
 
     user = in_transaction(load(DatabaseSettings), work)
-    _say(f"Created the {user.role} {user.username} ({user.id}).")
+    say(f"Created the {user.role} {user.username} ({user.id}).")
     if text is not None:
         typer.echo(text)
 
@@ -70,7 +90,7 @@ def create_token(username: Username, name: TokenName = "", days: Days = DAYS) ->
         return await _add_token(session, await users.get_user(session, username), text, name, days)
 
     token = in_transaction(load(DatabaseSettings), work)
-    _say(f"Created the token {token.id} for {username}, {_until(token.expires_at)}.")
+    say(f"Created the token {token.id} for {username}, {_until(token.expires_at)}.")
     typer.echo(text)
 
 
@@ -85,7 +105,7 @@ def revoke_token(
         audit.record(session, By(), "revoke", Target("api_token", token_id))
 
     in_transaction(load(DatabaseSettings), work)
-    _say(f"Revoked the token {token_id}.")
+    say(f"Revoked the token {token_id}.")
 
 
 @app.command()
@@ -96,7 +116,7 @@ def list_users() -> None:
         suspended = "yes" if user.suspended else ""
         created = f"{user.created_at:%Y-%m-%d %H:%M}"
         table.add_row(user.username, user.name, user.role, suspended, created, str(user.id))
-    _show(table)
+    show(table)
 
 
 @app.command()
@@ -112,7 +132,7 @@ def list_tokens(username: Username) -> None:
         used = f"{token.last_used_at:%Y-%m-%d %H:%M}" if token.last_used_at else "never"
         created = f"{token.created_at:%Y-%m-%d %H:%M}"
         table.add_row(str(token.id), token.name, created, used, _state(token, now))
-    _show(table)
+    show(table)
 
 
 async def _add_token(session: AsyncSession, user: User, text: str, name: str, days: int) -> Token:
@@ -133,15 +153,3 @@ def _state(token: Token, now: datetime) -> str:
 
 def _until(expires_at: datetime | None) -> str:
     return f"valid until {expires_at:%Y-%m-%d}" if expires_at else "valid for ever"
-
-
-def _say(text: str) -> None:
-    """On stderr: stdout is for what a script wants to have."""
-    Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _show(table: Table) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = 200
-    console.print(table, markup=False)

@@ -1,5 +1,6 @@
 """`chatd admin create-model`: a provider and a model config in one go."""
 
+import asyncio
 import sys
 from enum import StrEnum
 from functools import partial
@@ -16,6 +17,7 @@ from chatd.audit import By, Target
 from chatd.cli.database import in_transaction
 from chatd.core.errors import BadRequest
 from chatd.core.models import DEFAULT_MAX_OUTPUT_TOKENS
+from chatd.processes import check_keys
 from chatd.settings import StoreSettings, load
 from chatd.store import models, policy_state
 from chatd.store.models import View
@@ -72,7 +74,9 @@ def create_model(
         bodies = ProviderBody.model_validate(owner), ConfigBody.model_validate(config)
     except ValidationError as error:
         raise _refusal(error) from None
-    work = partial(_create, KeyRing(settings.keys()), *bodies)
+    keys = KeyRing(settings.keys())
+    asyncio.run(check_keys(settings.database_url.get_secret_value(), keys))
+    work = partial(_create, keys, *bodies)
     typer.echo(in_transaction(settings, work)["id"])
 
 

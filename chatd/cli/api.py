@@ -16,7 +16,9 @@ from chatd import logs, telemetry
 from chatd.api.app import create_app
 from chatd.api.flow import HEARTBEAT_S
 from chatd.api.parts import Drain
+from chatd.processes import check_keys
 from chatd.settings import Settings, load
+from chatd.store.secrets import KeyRing
 
 GRACE_S = 10
 """For answers that are under way when the listener has closed."""
@@ -51,7 +53,8 @@ def api(
 
 
 def serve(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT."""
+    """Until SIGTERM or SIGINT. Raises `OtherKey` before anything is opened."""
+    asyncio.run(check_keys(settings.database_url.get_secret_value(), KeyRing(settings.keys())))
     app = create_app(settings)
     Server(server_config(app, settings), app.state.drain, settings.drain_delay_seconds).run()
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from chatd.core.deltas import Delta, Finished, ReasoningDelta, TextDelta, ToolCallDelta
+from chatd.core.deltas import Delta, Finished, IntentDelta, ReasoningDelta, TextDelta, ToolCallDelta
 from chatd.core.messages import Part, ReasoningPart, TextPart, ToolCallPart, Usage
 from chatd.core.tools import ToolCall
 
@@ -16,6 +16,8 @@ class Answer:
     calls: list[tuple[str, str, list[str]]] = field(
         default_factory=list[tuple[str, str, list[str]]]
     )
+    intents: dict[int, str] = field(default_factory=dict[int, str])
+    """What calls are for, by index."""
     usage: Usage | None = None
     response_id: str = ""
     reason: str = ""
@@ -30,6 +32,8 @@ class Answer:
                 if index == len(self.calls):
                     self.calls.append((call_id, name, []))
                 self.calls[index][2].append(arguments)
+            case IntentDelta(index, intent):
+                self.intents[index] = intent
             case Finished(reason, usage, response_id):
                 self.reason, self.usage, self.response_id = reason, usage, response_id
             case _:
@@ -46,10 +50,13 @@ class Answer:
         if self.text:
             parts.append(TextPart(type="text", text="".join(self.text)))
         if calls:
-            parts += [
-                ToolCallPart(
-                    type="tool-call", tool_call_id=call.id, tool_name=call.name, args=call.arguments
-                )
-                for call in self.tool_calls()
-            ]
+            parts += [self._call_part(*each) for each in enumerate(self.tool_calls())]
         return parts
+
+    def _call_part(self, index: int, call: ToolCall) -> ToolCallPart:
+        part = ToolCallPart(
+            type="tool-call", tool_call_id=call.id, tool_name=call.name, args=call.arguments
+        )
+        if index in self.intents:
+            part["intent"] = self.intents[index]
+        return part

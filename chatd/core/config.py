@@ -62,10 +62,13 @@ class UsageLimits(_Value):
     period: Period = "month"
 
 
+ArgumentsShown = Literal["hash", "redacted"]
+
+
 class AuditSettings(_Value):
     """`arguments`: what the audit log tells of a tool call's arguments."""
 
-    arguments: Literal["hash", "redacted"] = "hash"
+    arguments: ArgumentsShown = "hash"
     retention_days: int = Field(default=365, ge=0, le=MAX_DAYS)
     """0: kept for ever."""
     connection_retention_days: int = Field(default=30, ge=0, le=MAX_DAYS)

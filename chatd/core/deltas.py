@@ -36,6 +36,17 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class IntentDelta:
+    """What a call is for, complete as soon as the arguments so far say it; once per call at most.
+
+    Clean, one line, of at most 100 characters. The arguments hold it too, as the model wrote it.
+    """
+
+    index: int
+    intent: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The answer is complete; the last delta of an attempt that succeeded.
 
@@ -60,4 +71,4 @@ class Retrying:
     error: TurnError
 
 
-Delta = TextDelta | ReasoningDelta | ToolCallDelta | Finished | Retrying
+Delta = TextDelta | ReasoningDelta | ToolCallDelta | IntentDelta | Finished | Retrying

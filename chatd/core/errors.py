@@ -89,6 +89,13 @@ class TooMany(ChatdError):
     status = 429
 
 
+class BadGateway(ChatdError):
+    """What this request needs from elsewhere cannot be had."""
+
+    code = "bad_gateway"
+    status = 502
+
+
 class Unavailable(ChatdError):
     """A service this request needs is away; try again shortly."""
 

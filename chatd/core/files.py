@@ -76,7 +76,7 @@ class FileInfo:
     """A stored file without its bytes."""
 
     id: UUID
-    kind: Literal["upload", "result"]
+    kind: Literal["upload", "result", "plan"]
     name: str
     media_type: str
     size: int

@@ -57,6 +57,8 @@ class Item:
     data: JsonObject
     memory: JsonObject | None = None
     answer: JsonObject | None = None
+    answered_by: UUID | None = None
+    """None: by the deadline, by a child, or by policy."""
 
 
 def action_required(items: Sequence[JsonObject]) -> JsonObject:

@@ -49,6 +49,8 @@ class ToolCallPart(TypedDict):
     tool_call_id: str
     tool_name: str
     args: str
+    intent: NotRequired[str]
+    """What the model says the call is for; `args` holds it too, and only that is sent back."""
     mcp_server_config_id: NotRequired[str]
     created_at: NotRequired[str]
 

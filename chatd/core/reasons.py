@@ -1,6 +1,7 @@
 """Why a server or a tool is not offered: stable codes, and a sentence for people."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 Reason = Literal[
@@ -9,6 +10,7 @@ Reason = Literal[
     "not_in_group",
     "not_in_plan_mode",
     "tool_not_in_plan_mode",
+    "only_in_plan_mode",
     "plan_sub_agent",
     "root_only",
     "explore_only_reads",
@@ -23,7 +25,17 @@ Reason = Literal[
     "unusable_name",
     "unusable_schema",
     "duplicate_name",
+    "changed",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why something is not offered, and `rule`: which setting decided that, for administrators."""
+
+    reason: Reason
+    rule: str
+
 
 SENTENCES: Mapping[Reason, str] = {
     "not_selected": "The chat does not use this server.",
@@ -31,6 +43,7 @@ SENTENCES: Mapping[Reason, str] = {
     "not_in_group": "This server is for groups that the chat's owner is not a member of.",
     "not_in_plan_mode": "This server may not be used while planning.",
     "tool_not_in_plan_mode": "This tool may not be used while planning.",
+    "only_in_plan_mode": "This tool is for planning.",
     "plan_sub_agent": "Sub-agents use no MCP servers while planning.",
     "root_only": "Sub-agents may not use this tool.",
     "explore_only_reads": "A chat that only explores may not use tools that change anything.",
@@ -46,4 +59,5 @@ SENTENCES: Mapping[Reason, str] = {
     "unusable_name": "The tool has no name, or one that cannot be used.",
     "unusable_schema": "The tool's parameters are not a usable JSON Schema.",
     "duplicate_name": "Another tool already has this name.",
+    "changed": "The tool is not what an administrator has seen; they have to accept the change.",
 }

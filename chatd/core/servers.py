@@ -124,6 +124,10 @@ class McpServer:
             case "inherit":
                 return self.allow_in_plan_mode
 
+    def sets_plan(self, tool: str) -> bool:
+        """Whether the tool has a setting of its own for that."""
+        return self.tool_settings.get(tool, {}).get("plan_mode", "inherit") != "inherit"
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -155,3 +159,16 @@ def principal_of(
         chat_id=root_chat_id,
         subchat_id=chat_id if chat_id != root_chat_id else None,
     )
+
+
+def visitor(server: McpServer, user_id: UUID) -> Principal:
+    """A user's connection outside of any chat."""
+    if not server.forward_coder_headers:
+        return SHARED
+    return Principal(key=f"user:{user_id}", user_id=user_id)
+
+
+def user_of(principal_key: str) -> UUID | None:
+    """The user of a principal that is one user's; None for one that is shared."""
+    kind, _, rest = principal_key.partition(":")
+    return UUID(rest[:36]) if kind == "user" else None

@@ -9,9 +9,15 @@ _NUL = "\x00"
 # Controls, zero-width characters, direction overrides and tags: a person who reviews the text does
 # not see what they do to it.
 INVISIBLE = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff"
-    "\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e"
+    "\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
+
+_ORDERS = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]")
+"""To a terminal: colours, and moves that hide what was written before."""
+
+_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2,}")
+"""One selects how a character looks; a row of them is hidden text."""
 
 
 def holds(text: str) -> bool:
@@ -36,6 +42,11 @@ def clean(text: str) -> str:
         .encode("utf-16", "surrogatepass")
         .decode("utf-16", "replace")
     )
+
+
+def bare(text: str) -> str:
+    """The text as a person sees it, to be kept: clean, without anything invisible."""
+    return _SELECTORS.sub("", INVISIBLE.sub("", _ORDERS.sub("", clean(text))))
 
 
 def clean_json(value: object) -> object:

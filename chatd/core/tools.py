@@ -9,6 +9,9 @@ from chatd.core.reasons import Reason
 
 JsonObject = dict[str, Any]
 
+INTENT = "model_intent"
+"""The parameter in which a model says what a call is for."""
+
 CallState = Literal[
     "intended", "sent", "waiting", "done", "failed", "unknown", "denied", "cancelled"
 ]
@@ -43,6 +46,7 @@ class BuiltinTool:
     root_only: bool = False
     """Not for sub-agents."""
     in_plan_mode: bool = True
+    only_in_plan_mode: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class OfferedTool:
     """The very same call has another answer later."""
     model_intent: bool = False
     definition_hash: str = ""
-    """SHA-256 of the canonical JSON of name, description and schema."""
+    """Of all that its server says of it: `chatd.core.pins.definition_hash`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +108,5 @@ class Dropped:
     reason: Reason
     server_id: UUID | None = None
     detail: str = ""
+    rule: str = ""
+    """Which setting decided, for administrators."""

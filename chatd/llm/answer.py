@@ -1,16 +1,24 @@
 """Turns the chunks of one streamed answer into deltas: one list per network read."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, cast
 
 import orjson
 
-from chatd.core.deltas import Delta, Finished, ReasoningDelta, TextDelta, ToolCallDelta
+from chatd.core.deltas import (
+    Delta,
+    Finished,
+    IntentDelta,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+)
 from chatd.core.messages import Usage
 from chatd.core.text import clean
 from chatd.llm.calls import Call, Calls
 from chatd.llm.failures import ErrorFrame, StreamEnded, StreamMalformed
+from chatd.llm.intents import IntentScan
 from chatd.llm.sse import EventData
 
 MAX_NOISE = 3
@@ -23,13 +31,17 @@ _Run = type[TextDelta] | type[ReasoningDelta] | Call
 
 
 class Answer:
-    """Feed it network reads. `reason` is set by the last chunk, `done` by `[DONE]`."""
+    """Feed it network reads. `reason` is set by the last chunk, `done` by `[DONE]`.
 
-    def __init__(self, new_id: Callable[[], str]) -> None:
+    `telling`: the tools whose calls say what they are for.
+    """
+
+    def __init__(self, new_id: Callable[[], str], telling: Collection[str] = ()) -> None:
         self.reason = ""
         self.done = False
         self._events = EventData()
         self._calls = Calls(new_id)
+        self._telling = telling
         self._usage: Usage | None = None
         self._response_id = ""
         self._noise = 0
@@ -152,6 +164,8 @@ class Answer:
     def _announce(self, call: Call, arguments: str) -> None:
         self._flush(final=True)
         self._out.append(ToolCallDelta(call.index, clean(call.id), clean(call.name), ""))
+        if call.name in self._telling:
+            call.intent = IntentScan()
         call.announced = True
         self._say(call, arguments)
 
@@ -187,6 +201,15 @@ class Answer:
             self._out[-1] = ToolCallDelta(last.index, last.id, last.name, joined)
         else:
             self._out.append(ToolCallDelta(run.index, "", "", text))
+        if run.intent is not None:
+            self._look(run, run.intent, text)
+
+    def _look(self, call: Call, scan: IntentScan, text: str) -> None:
+        intent = scan.feed(text)
+        if intent:
+            self._out.append(IntentDelta(call.index, intent))
+        if scan.over:
+            call.intent = None
 
 
 def _parse(data: bytes) -> dict[str, Any] | None:

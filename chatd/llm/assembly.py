@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from chatd.core.config import DEFAULT_SYSTEM_PROMPT, SystemPrompt, user_prompt
+from chatd.core.config import DEFAULT_SYSTEM_PROMPT, PlanInstructions, SystemPrompt, user_prompt
 from chatd.core.text import INVISIBLE, clean
 from chatd.core.work import LoadedTurn
 
@@ -22,17 +22,47 @@ _SERVERS = (
 )
 
 
+PLANNING = """\
+Plan mode is on: find out what has to be done, and do none of it.
+
+- Gather what you need to know. Only read: change nothing, create nothing, send nothing.
+- What only the user can decide, and what a tool could not tell you, ask with ask_user_question: \
+everything at once, before you plan around a guess.
+- When you know enough, give the plan to the user with propose_plan: what is to be done in which \
+order, how it will be checked, and what it leaves alone. Do not write the plan as an answer.
+- The user approves the plan or says what has to change. Do not begin with it before: plan mode \
+ends when it is approved.\
+"""
+
+PLANNING_AGENT = """\
+You work for a conversation that is in plan mode: investigate what you were asked, and report.
+
+- Only read: change nothing, create nothing, send nothing.
+- Your last answer is the report, and all that is read of your work: what you found, where, and \
+what you could not find out. Nobody answers questions meanwhile.\
+"""
+
+
 def instructions(turn: LoadedTurn) -> list[str]:
-    """The deployment's, the user's, the chat's."""
+    """The deployment's, those of plan mode, the user's, the chat's."""
     prompt = SystemPrompt.model_validate(turn.deployment.get("system_prompt") or {})
     own = _normalised(user_prompt(turn.personal))
     texts = (
         DEFAULT_SYSTEM_PROMPT if prompt.include_default else "",
         _normalised(prompt.text),
+        *_planning(turn),
         _fenced("user-instructions", own) if own else "",
         turn.system_prompt,
     )
     return [text for text in texts if text]
+
+
+def _planning(turn: LoadedTurn) -> tuple[str, ...]:
+    if not turn.plan_mode:
+        return ()
+    own = PlanInstructions.model_validate(turn.deployment.get("plan_mode_instructions") or {})
+    overlay = PLANNING if turn.parent_chat_id is None else PLANNING_AGENT
+    return (overlay, _normalised(own.text))
 
 
 def server_instructions(said: Sequence[tuple[str, str]]) -> list[str]:

@@ -5,11 +5,13 @@ from typing import Any
 
 import orjson
 
+from chatd.llm.intents import IntentScan
+
 
 class Call:
     """One tool call of the answer; `announced` once its id and name were handed on."""
 
-    __slots__ = ("announced", "given_id", "id", "index", "key", "name", "pieces")
+    __slots__ = ("announced", "given_id", "id", "index", "intent", "key", "name", "pieces")
 
     def __init__(self, index: int, key: int | None, given_id: str) -> None:
         self.index = index
@@ -19,6 +21,7 @@ class Call:
         self.name = ""
         self.pieces: list[str] = []
         self.announced = False
+        self.intent: IntentScan | None = None
 
     def complete(self) -> bool:
         """True when the arguments so far are a whole JSON object."""

@@ -54,7 +54,7 @@ async def complete(
     content = encode({**body, **extra} if extra else body)
     telemetry.labelled(telemetry.PROMPT_BYTES, model.provider, model.name).observe(len(content))
     response = await _open(client, content, silence_s)
-    answer = Answer(new_id)
+    answer = Answer(new_id, frozenset(tool.name for tool in tools if tool.model_intent))
     reads = _Reads(response, silence_s, tail_s)
     try:
         if _media_type(response) == "text/html":

@@ -15,6 +15,7 @@ import httpx2
 from chatd.core.servers import McpServer, Principal
 from chatd.mcp.clock import Clock
 from chatd.mcp.errors import ServerFailed
+from chatd.mcp.signing import sign
 
 Stage = Literal["waiting", "connecting", "sent"]
 
@@ -87,7 +88,10 @@ EXCHANGE: ContextVar[Exchange] = ContextVar("mcp_exchange")
 
 
 class HeaderAuth(httpx2.Auth):
-    """Asks for the headers of this server when a request is sent; without a principal none is."""
+    """Asks for the headers of this server when a request is sent; without a principal none is.
+
+    With a signing secret the request is then signed.
+    """
 
     def __init__(self, server: McpServer, source: HeaderSource) -> None:
         self._server = server
@@ -104,6 +108,8 @@ class HeaderAuth(httpx2.Auth):
             request.headers[name] = value
             if not name.lower().startswith(_IDENTITY):
                 exchange.secrets.update(_secrets(value))
+        if self._server.signing_secret is not None:
+            await sign(request, self._server.signing_secret.get_secret_value())
         yield request
 
 

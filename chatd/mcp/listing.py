@@ -8,7 +8,7 @@ from uuid import UUID
 from mcp.shared.inbound import find_invalid_x_mcp_header
 
 from chatd.core.reasons import Reason
-from chatd.core.text import INVISIBLE, clean, clean_json, holds
+from chatd.core.text import bare, clean_json, holds
 from chatd.core.tools import Dropped, JsonObject, ToolSpec
 from chatd.mcp.errors import ServerFailed
 from chatd.mcp.schemas import UnusableSchema, object_schema
@@ -16,6 +16,7 @@ from chatd.mcp.schemas import UnusableSchema, object_schema
 MAX_TOOLS = 2000
 MAX_PAGES = 100
 MAX_NAME = 128
+MAX_TITLE = 200
 MAX_DESCRIPTION = 8192
 MAX_INSTRUCTIONS = 8192
 MAX_TTL_MS = 24 * 3_600_000
@@ -98,7 +99,7 @@ class Pages:
         tool = cast(JsonObject, raw)
         name = tool.get("name")
         if not isinstance(name, str) or not _usable_name(name):
-            shown = visible(name, MAX_NAME) if isinstance(name, str) else ""
+            shown = _one_line(visible(name, MAX_NAME)) if isinstance(name, str) else ""
             return self._drop(shown, "unusable_name", "the tool has no usable name")
         try:
             schema = object_schema(clean_json(tool.get("inputSchema")))
@@ -114,12 +115,18 @@ class Pages:
 
 def visible(text: str, limit: int) -> str:
     """The text without invisible characters, at most `limit` characters."""
-    text = INVISIBLE.sub("", clean(text[: 2 * limit]))
+    text = bare(text[: 2 * limit])
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def _one_line(text: str) -> str:
+    """The text with one space for every stretch of white space."""
+    return " ".join(text.split())
+
+
 def _usable_name(name: str) -> bool:
-    return 0 < len(name) <= MAX_NAME and holds(name) and INVISIBLE.search(name) is None
+    """One line that cleaning leaves as it is: a call has to carry it unchanged."""
+    return 0 < len(name) <= MAX_NAME and holds(name) and name == _one_line(bare(name))
 
 
 def _spec(name: str, tool: JsonObject, schema: JsonObject) -> ToolSpec:
@@ -131,7 +138,7 @@ def _spec(name: str, tool: JsonObject, schema: JsonObject) -> ToolSpec:
         name=name,
         description=visible(description, MAX_DESCRIPTION) if isinstance(description, str) else "",
         input_schema=schema,
-        title=visible(title, MAX_NAME) if isinstance(title, str) else "",
+        title=_one_line(visible(title, MAX_TITLE)) if isinstance(title, str) else "",
         read_only=hints.get("readOnlyHint") is True,
         idempotent=hints.get("idempotentHint") is True,
         destructive=hints.get("destructiveHint") is not False,

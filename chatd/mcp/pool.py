@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
+from uuid import UUID
 
 import httpx2
 
@@ -12,14 +13,16 @@ from chatd.core.asking import Elicit, InputRequired, LogLine, Progress
 from chatd.core.servers import McpServer, Principal
 from chatd.core.tools import JsonObject, ToolResult
 from chatd.mcp.asking import LIST_S, Call, failed_call, list_tools
+from chatd.mcp.connections import Tell
 from chatd.mcp.conversation import Conversation
 from chatd.mcp.errors import ServerFailed
 from chatd.mcp.exchange import HeaderSource
 from chatd.mcp.listing import ToolList
+from chatd.mcp.probing import Probed
 from chatd.mcp.questions import Unaskable
 from chatd.mcp.results import tool_result
 from chatd.mcp.session import Session
-from chatd.mcp.sessions import Sessions
+from chatd.mcp.sessions import Keep, Sessions
 from chatd.mcp.waiting import READ_SLACK_S
 
 CALL_ROOM = 16 * 1024 * 1024
@@ -39,7 +42,8 @@ T = TypeVar("T")
 class SessionPool:
     """One per process. `http_client` makes a client on a shared connection pool, with this auth.
 
-    Sessions close after `idle_s` without use and, least recently used first, above `limit`.
+    `tell` hears of each connect and disconnect. Sessions close after `idle_s` without use and,
+    least recently used first, above `limit`.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class SessionPool:
         http_client: Callable[[httpx2.Auth], httpx2.AsyncClient],
         headers: HeaderSource,
         *,
+        tell: Tell | None = None,
         idle_s: float = 300.0,
         limit: int = 256,
     ) -> None:
@@ -58,6 +63,7 @@ class SessionPool:
             http_client,
             headers,
             changed=self._changed,
+            tell=tell,
             idle_s=idle_s,
             limit=limit,
             connect_s=CONNECT_S,
@@ -88,6 +94,12 @@ class SessionPool:
             return await list_tools(session, deadline)
 
         return await self._with_session(server, principal, timeout_s, attempt)
+
+    async def probe(self, server: McpServer, principal: Principal, *, timeout_s: float) -> Probed:
+        """Connects anew, past every session there is, and lists the tools. Raises ServerFailed."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        async with self._sessions.fresh(server, principal, within_s=timeout_s) as session:
+            return Probed.of(session, await list_tools(session, deadline))
 
     async def call_tool(
         self,
@@ -126,6 +138,15 @@ class SessionPool:
         call = Call(name, arguments, dict(meta or {}), idle_s, total_s, exchange)
         call.responses, call.state = responses, request_state
         return await self._called(server, call)
+
+    @property
+    def users(self) -> frozenset[UUID]:
+        """For whom sessions are open that serve nobody else."""
+        return self._sessions.users
+
+    def drop(self, keep: Keep) -> None:
+        """Give no session to anybody any more that `keep` does not keep."""
+        self._sessions.drop(keep)
 
     async def aclose(self) -> None:
         await self._sessions.aclose(within_s=CLOSE_S)

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 import orjson
 from jsonschema import Draft202012Validator
 
+from chatd.core.text import INVISIBLE, bare
 from chatd.core.tools import JsonObject
 
 MAX_SCHEMA = 64 * 1024
@@ -19,6 +20,14 @@ _REMEMBERED = 8 * 1024
 _DATA = frozenset({"const", "default", "enum", "example", "examples"})
 """Keywords whose values are data: a `$ref` there is not a reference."""
 
+_TOLD = frozenset({"title", "description", "$comment", "default", "example", "examples"})
+"""Keywords whose values the model reads, and no call has to match."""
+
+_NAMES = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+"""Keywords whose keys are names, not keywords."""
+
+_CONTROLS = dict.fromkeys([*range(32), *range(127, 160)])
+
 _COMBINING = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if")
 
 
@@ -27,10 +36,16 @@ class UnusableSchema(Exception):
 
 
 def object_schema(raw: object) -> JsonObject:
-    """The schema with an object at its root and lists for null. Raises UnusableSchema."""
+    """The schema with an object at its root and lists for null, as a person sees it.
+
+    Raises UnusableSchema.
+    """
     if not isinstance(raw, dict):
         raise UnusableSchema("the input schema is not an object")
-    schema = dict(cast(JsonObject, raw))
+    try:
+        schema = cast(JsonObject, _visible(cast(JsonObject, raw)))
+    except RecursionError:
+        raise UnusableSchema("the input schema is nested too deeply") from None
     kind = schema.get("type")
     if kind is None and any(key in schema for key in _COMBINING):
         raise UnusableSchema("the input schema's type is not object")
@@ -43,6 +58,44 @@ def object_schema(raw: object) -> JsonObject:
         schema["required"] = []
     _check(schema)
     return schema
+
+
+def _visible(node: object, *, names: bool = False) -> object:
+    """What the model is told and shown, without anything invisible; what a call has to carry as it
+    is must have nothing invisible."""
+    if isinstance(node, str):
+        return _plain(node)
+    if isinstance(node, list):
+        return [_visible(item) for item in cast(list[object], node)]
+    if not isinstance(node, dict):
+        return node
+    seen: JsonObject = {}
+    for key, value in cast(JsonObject, node).items():
+        if not names and key in _TOLD:
+            seen[key] = _bare(value)
+        elif not names and key == "pattern" and isinstance(value, str):
+            # A pattern names control characters to exclude them.
+            _plain(value.translate(_CONTROLS))
+            seen[key] = value
+        else:
+            seen[_plain(key)] = _visible(value, names=not names and key in _NAMES)
+    return seen
+
+
+def _plain(text: str) -> str:
+    if INVISIBLE.search(text) is not None:
+        raise UnusableSchema("the input schema has a name or a value with invisible characters")
+    return text
+
+
+def _bare(value: object) -> object:
+    if isinstance(value, str):
+        return bare(value)
+    if isinstance(value, list):
+        return [_bare(item) for item in cast(list[object], value)]
+    if isinstance(value, dict):
+        return {bare(key): _bare(item) for key, item in cast(JsonObject, value).items()}
+    return value
 
 
 def _check(schema: JsonObject) -> None:

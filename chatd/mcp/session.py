@@ -90,6 +90,7 @@ class Session:
         self.users = 0
         self.used_at = loop.time()
         self.retired = False
+        self.tool_count: int | None = None
         self.hearing = Hearing(server.transport)
         self._http = client
         self._changed = changed
@@ -107,6 +108,14 @@ class Session:
     @property
     def modern(self) -> bool:
         return self._client.protocol_version in MODERN_PROTOCOL_VERSIONS
+
+    @property
+    def protocol_version(self) -> str:
+        return self._client.protocol_version
+
+    @property
+    def server_info(self) -> Implementation | None:
+        return self._client.server_info
 
     @property
     def instructions(self) -> str | None:
@@ -148,6 +157,7 @@ class Session:
 
     def learn(self, tools: tuple[ToolSpec, ...]) -> None:
         """Which arguments the server wants in headers too (2026-07-28, `x-mcp-header`)."""
+        self.tool_count = len(tools)
         maps = {tool.name: x_mcp_header_map(tool.input_schema) for tool in tools}
         self._header_maps = {name: found for name, found in maps.items() if found}
 

@@ -11,11 +11,14 @@ import httpx2
 
 from chatd.core.servers import McpServer, Principal
 from chatd.mcp.client import AnsweringClient
+from chatd.mcp.connections import Tell, follow
 from chatd.mcp.errors import ServerFailed
 from chatd.mcp.exchange import HeaderAuth, HeaderSource
 from chatd.mcp.session import Session
 
 Key = tuple[UUID, int, str]
+Keep = Callable[[UUID, int, UUID | None], bool]
+"""Whether a server in this version may still be used, for this user or (None) for all together."""
 
 
 class Sessions:
@@ -30,6 +33,7 @@ class Sessions:
         headers: HeaderSource,
         *,
         changed: Callable[[McpServer, Principal], None],
+        tell: Tell | None,
         idle_s: float,
         limit: int,
         connect_s: float,
@@ -37,6 +41,7 @@ class Sessions:
         self._http_client = http_client
         self._headers = headers
         self._changed = changed
+        self._tell = tell
         self._idle_s = idle_s
         self._limit = limit
         self._connect_s = connect_s
@@ -55,13 +60,7 @@ class Sessions:
         session = self._of(server, principal)
         session.users += 1
         try:
-            await asyncio.wait({session.ready}, timeout=within_s)
-            if not session.ready.done():
-                raise ServerFailed("timeout", "no connection in time")
-            failure = session.ready.exception()
-            if isinstance(failure, ServerFailed):
-                # A new one: whoever waits raises it, and what it was for never left.
-                raise failure.before_sending()
+            await _connected(session, within_s)
             yield session
         finally:
             session.users -= 1
@@ -69,12 +68,39 @@ class Sessions:
             if session.retired and not session.users:
                 session.close()
 
+    @asynccontextmanager
+    async def fresh(
+        self, server: McpServer, principal: Principal, *, within_s: float
+    ) -> AsyncGenerator[Session]:
+        """A new session that nobody else is given, closed after the block. Raises ServerFailed."""
+        session = self._opened(server, principal)
+        try:
+            await _connected(session, within_s)
+            yield session
+        finally:
+            session.close()
+
     def retire(self, session: Session) -> None:
         """Gives it to nobody any more; it closes when its last user is done."""
         session.retired = True
         key = _key(session.server, session.principal)
         if self._sessions.get(key) is session:
             del self._sessions[key]
+
+    @property
+    def users(self) -> frozenset[UUID]:
+        """For whom sessions are open that serve nobody else."""
+        open_for = (session.principal.user_id for session in self._sessions.values())
+        return frozenset(user_id for user_id in open_for if user_id is not None)
+
+    def drop(self, keep: Keep) -> None:
+        """Retire what may not be used any more; a call in flight ends first."""
+        for session in tuple(self._sessions.values()):
+            server, principal = session.server, session.principal
+            if not keep(server.id, server.version, principal.user_id):
+                self.retire(session)
+                if not session.users:
+                    session.close()
 
     async def aclose(self, *, within_s: float) -> None:
         """Closes all; after `within_s` seconds what is still closing is abandoned."""
@@ -110,6 +136,8 @@ class Sessions:
             AnsweringClient(client, server.transport),
             lambda: self._changed(server, principal),
         )
+        if self._tell is not None:
+            follow(session, self._tell)
         self._owners.add(session.owner)
         session.owner.add_done_callback(self._owners.discard)
         # An empty context, as for all that outlives the turn which happens to start it.
@@ -141,6 +169,16 @@ class Sessions:
                         continue
                     self.retire(session)
                     session.close()
+
+
+async def _connected(session: Session, within_s: float) -> None:
+    await asyncio.wait({session.ready}, timeout=within_s)
+    if not session.ready.done():
+        raise ServerFailed("timeout", "no connection in time")
+    failure = session.ready.exception()
+    if isinstance(failure, ServerFailed):
+        # A new one: whoever waits raises it, and what it was for never left.
+        raise failure.before_sending()
 
 
 def _key(server: McpServer, principal: Principal) -> Key:

@@ -25,12 +25,17 @@ def approval_required(tool: OfferedTool, server: McpServer) -> bool:
 
 def approval_memory(tool: OfferedTool, arguments: JsonObject) -> dict[str, Any]:
     """What an approval is bound to, beside its turn, call and user."""
-    canonical = orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
     return {
         "definition_hash": tool.definition_hash,
         "server_id": str(tool.server_id),
-        "arguments_sha256": hashlib.sha256(canonical).hexdigest(),
+        "arguments_sha256": arguments_sha256(arguments),
     }
+
+
+def arguments_sha256(arguments: JsonObject) -> str:
+    """Of the canonical JSON, in hex."""
+    canonical = orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(canonical).hexdigest()
 
 
 def approves(memory: Mapping[str, Any], tool: OfferedTool, arguments: JsonObject) -> bool:

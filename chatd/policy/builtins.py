@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 from functools import cache
 
-from chatd.core.reasons import Reason
+from chatd.core.pins import definition_hash
+from chatd.core.reasons import Refusal
 from chatd.core.situation import Situation
 from chatd.core.tools import BuiltinTool, Dropped, JsonObject, OfferedTool
-from chatd.policy.offer import definition_hash, parameters_of
+from chatd.policy.offer import parameters_of
 
 
 def select_builtins(
@@ -16,22 +17,24 @@ def select_builtins(
     kept: list[OfferedTool] = []
     dropped: list[Dropped] = []
     for tool in tools:
-        reason = builtin_refusal(tool, situation)
-        if reason is None:
+        refusal = builtin_refusal(tool, situation)
+        if refusal is None:
             kept.append(_offered(tool))
         else:
-            dropped.append(Dropped(tool.spec.name, reason))
+            dropped.append(Dropped(tool.spec.name, refusal.reason, rule=refusal.rule))
     return kept, dropped
 
 
-def builtin_refusal(tool: BuiltinTool, situation: Situation) -> Reason | None:
+def builtin_refusal(tool: BuiltinTool, situation: Situation) -> Refusal | None:
     """Why a turn may not use a built-in tool; None when it may."""
     if tool.root_only and situation.is_child:
-        return "root_only"
+        return Refusal("root_only", "built-in: root chats only")
     if situation.plan_mode and not tool.in_plan_mode:
-        return "tool_not_in_plan_mode"
+        return Refusal("tool_not_in_plan_mode", "built-in: not in plan mode")
+    if tool.only_in_plan_mode and not situation.plan_mode:
+        return Refusal("only_in_plan_mode", "built-in: only in plan mode")
     if situation.explore and not tool.spec.read_only:
-        return "explore_only_reads"
+        return Refusal("explore_only_reads", "built-in: not read-only")
     return None
 
 

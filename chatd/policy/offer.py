@@ -1,12 +1,11 @@
 """What a model is offered: built-in, external and workspace tools under their final names."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from uuid import UUID
 
+from chatd.core.pins import definition_hash
 from chatd.core.servers import McpServer
 from chatd.core.tools import Dropped, JsonObject, OfferedTool, ToolSpec
 from chatd.policy.intent import wrap_intent
@@ -66,6 +65,9 @@ class _Rules:
     def in_plan(self, tool: str) -> bool:
         return dict(self.planned).get(tool, self.allow_in_plan_mode)
 
+    def sets_plan(self, tool: str) -> bool:
+        return tool in dict(self.planned)
+
 
 def offer(
     servers: Iterable[tuple[McpServer, Sequence[ToolSpec]]],
@@ -88,7 +90,8 @@ def offer(
     by_name: dict[str, OfferedTool] = {}
     for tool in [tool for group in groups for tool in sorted(group, key=_by_name)]:
         if tool.name in by_name:
-            dropped.append(Dropped(tool.original_name, "duplicate_name", tool.server_id))
+            drop = Dropped(tool.original_name, "duplicate_name", tool.server_id, rule="names")
+            dropped.append(drop)
         else:
             by_name[tool.name] = tool
     return Offer(tuple(by_name.values()), by_name, tuple(dropped))
@@ -102,13 +105,6 @@ def parameters_of(schema: JsonObject) -> JsonObject:
         "required": schema.get("required") or [],
         **{key: schema[key] for key in _KEPT_KEYWORDS if key in schema},
     }
-
-
-def definition_hash(spec: ToolSpec) -> str:
-    """SHA-256 of the canonical JSON of what the server says: name, description and schema."""
-    definition = [spec.name, spec.description, spec.input_schema]
-    canonical = json.dumps(definition, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @lru_cache(maxsize=256)
@@ -145,7 +141,9 @@ def _rules(server: McpServer, plan_mode: bool) -> _Rules:
         server.trust_annotations,
         plan_mode,
         server.allow_in_plan_mode,
-        frozenset((name, server.in_plan(name)) for name in server.tool_settings),
+        frozenset(
+            (name, server.in_plan(name)) for name in server.tool_settings if server.sets_plan(name)
+        ),
     )
 
 

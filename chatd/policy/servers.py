@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from chatd.core.reasons import Reason
+from chatd.core.reasons import Refusal
 from chatd.core.servers import McpServer
 from chatd.core.situation import Situation
 from chatd.core.tools import Dropped
@@ -26,36 +26,53 @@ def select_servers(configured: Iterable[McpServer], situation: Situation) -> Sel
     dropped: list[Dropped] = []
     servers = {server.id: server for server in configured}
     for server in sorted(servers.values(), key=lambda server: (server.slug, server.id)):
-        reason = server_refusal(server, situation)
-        if reason is None:
+        refusal = server_refusal(server, situation)
+        if refusal is None:
             kept.append(server)
         else:
-            dropped.append(Dropped(server.slug, reason, server.id))
-    missing = sorted(situation.selected_ids - servers.keys())
-    dropped.extend(Dropped(str(server_id), "not_found", server_id) for server_id in missing)
+            drop = Dropped(server.slug, refusal.reason, server.id, rule=refusal.rule)
+            dropped.append(drop)
+    dropped.extend(
+        Dropped(str(server_id), "not_found", server_id, rule="mcp_server_ids")
+        for server_id in sorted(situation.selected_ids - servers.keys())
+    )
     return Selection(tuple(kept), tuple(dropped))
 
 
-def server_refusal(server: McpServer, situation: Situation) -> Reason | None:
+def server_refusal(server: McpServer, situation: Situation) -> Refusal | None:
     """Why this turn may not use the server; None when it may.
 
     Forced on means: offered although the user did not select it. It exempts from nothing else.
     """
     if server.availability != "force_on" and server.id not in situation.selected_ids:
-        return "not_selected"
+        return Refusal("not_selected", f"availability: {server.availability}")
     if not server.enabled:
-        return "disabled"
-    if server.access == "groups" and not server.group_ids & situation.group_ids:
-        return "not_in_group"
+        return Refusal("disabled", "enabled")
+    if not _admits(server, situation):
+        return Refusal("not_in_group", "access: groups")
     if situation.plan_mode and situation.is_child:
-        return "plan_sub_agent"
+        return Refusal("plan_sub_agent", "plan_mode: sub-agent")
     if situation.plan_mode and not _plans(server):
-        return "not_in_plan_mode"
+        return Refusal("not_in_plan_mode", "allow_in_plan_mode")
     if server.auth.type == "unusable":
-        return "unusable_credentials"
+        return Refusal("unusable_credentials", "auth_type: unusable")
     if server.id in situation.unauthorised_ids:
-        return "auth_required"
+        return Refusal("auth_required", f"auth_type: {server.auth.type}")
     return None
+
+
+def chosen_by(server: McpServer) -> str:
+    """The rule by which a server that is not refused is there."""
+    return "availability: force_on" if server.availability == "force_on" else "mcp_server_ids"
+
+
+def hidden(server: McpServer, situation: Situation) -> bool:
+    """Whether a member is not to learn that there is such a server."""
+    return not server.enabled or not _admits(server, situation)
+
+
+def _admits(server: McpServer, situation: Situation) -> bool:
+    return server.access == "everyone" or bool(server.group_ids & situation.group_ids)
 
 
 def _plans(server: McpServer) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from chatd.core.reasons import Reason
+from chatd.core.reasons import Reason, Refusal
 from chatd.core.servers import McpServer
 from chatd.core.situation import Situation
 from chatd.core.tools import Dropped, OfferedTool, ToolSpec
@@ -30,6 +30,7 @@ class ToolRules(Protocol):
     @property
     def tool_deny_list(self) -> frozenset[str]: ...
     def in_plan(self, tool: str) -> bool: ...
+    def sets_plan(self, tool: str) -> bool: ...
 
 
 def select_tools(
@@ -40,14 +41,14 @@ def select_tools(
     dropped: list[Dropped] = []
     seen: set[str] = set()
     for spec in specs:
-        reason = _name_refusal(spec.name, server, plan_mode=plan_mode)
-        if reason is None and spec.name in seen:
-            reason = "duplicate_name"
+        refusal = _name_refusal(spec.name, server, plan_mode=plan_mode)
+        if refusal is None and spec.name in seen:
+            refusal = Refusal("duplicate_name", "tools/list")
         seen.add(spec.name)
-        if reason is None:
+        if refusal is None:
             kept.append(spec)
         else:
-            dropped.append(Dropped(spec.name, reason, server.id))
+            dropped.append(Dropped(spec.name, refusal.reason, server.id, rule=refusal.rule))
     return ToolSelection(tuple(kept), tuple(dropped))
 
 
@@ -63,16 +64,20 @@ def tool_refusal(
     server = servers.get(tool.server_id)
     if server is None:
         return "not_found"
-    refusal = server_refusal(server, situation)
-    return refusal or _name_refusal(tool.original_name, server, plan_mode=situation.plan_mode)
+    refusal = server_refusal(server, situation) or _name_refusal(
+        tool.original_name, server, plan_mode=situation.plan_mode
+    )
+    return refusal.reason if refusal is not None else None
 
 
-def _name_refusal(name: str, server: ToolRules, *, plan_mode: bool) -> Reason | None:
+def _name_refusal(name: str, server: ToolRules, *, plan_mode: bool) -> Refusal | None:
     """Deny always wins; a non-empty allow list restricts to what it names."""
     if name in server.tool_deny_list:
-        return "denied"
+        return Refusal("denied", "tool_deny_list")
     if server.tool_allow_list and name not in server.tool_allow_list:
-        return "not_in_allow_list"
+        return Refusal("not_in_allow_list", "tool_allow_list")
     if plan_mode and not server.in_plan(name):
-        return "tool_not_in_plan_mode"
+        own = f"tool_settings.{name}.plan_mode"
+        rule = own if server.sets_plan(name) else "allow_in_plan_mode"
+        return Refusal("tool_not_in_plan_mode", rule)
     return None

@@ -11,6 +11,7 @@ from chatd.core.chats import Actor
 from chatd.core.errors import BadRequest, Conflict, NotFound
 from chatd.core.items import ItemKind
 from chatd.core.tools import JsonObject
+from chatd.store.audit import note_approval
 from chatd.store.db import Database, load
 from chatd.store.items import ITEM_VIEW, close_item
 from chatd.store.versions import bump
@@ -72,6 +73,8 @@ async def answer_item(
             raise Conflict("This is no longer waiting for an answer.", detail=item.state)
         version = await bump(connection, chat_id)
         await close_item(connection, item, version, answer=answer, by=actor.user_id)
+        if kind == "approval":
+            await note_approval(connection, actor.user_id, item_id, answer)
     return version
 
 

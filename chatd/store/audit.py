@@ -1,14 +1,31 @@
 """The audit log's rows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from chatd.core.redaction import redact_text
 from chatd.store import tables
+from chatd.store.db import dump
 
 Fields = dict[str, Any]
+
+_UNSEAL = text("SELECT set_config('chatd.retention', 'on', true)")
+
+_NOTE_APPROVAL = text(
+    """INSERT INTO audit_log (actor_id, action, target_type, target_id, request_id, chat_id,
+        server_id, tool, after)
+    SELECT :by, :action, 'approval', CAST(i.id AS text), '', i.chat_id,
+        CAST(i.data->>'server_id' AS uuid),
+        coalesce(nullif(i.data->>'original_name', ''), i.data->>'tool_name', ''),
+        jsonb_build_object('turn_id', i.turn_id) || CAST(:answer AS jsonb)
+    FROM open_items i WHERE i.id = :item"""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +54,20 @@ def add_entry(session: AsyncSession, entry: Entry) -> None:
             after=entry.after,
         )
     )
+
+
+async def note_approval(
+    connection: AsyncConnection, by: UUID, item_id: UUID, answer: Mapping[str, Any]
+) -> None:
+    """One line for a call that somebody approved or denied; nobody else may read the arguments."""
+    told = {name: redact_text(value) for name, value in answer.items() if isinstance(value, str)}
+    told = {"by": by, "item": item_id, "action": answer["decision"], "answer": dump(told)}
+    await connection.execute(_NOTE_APPROVAL, told)
+
+
+async def unseal(connection: AsyncConnection) -> None:
+    """Until the end of this transaction lines may be changed and removed.
+
+    For their retention and for erasing a person, nothing else: the log is append-only.
+    """
+    await connection.execute(_UNSEAL)

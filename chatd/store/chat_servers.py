@@ -1,7 +1,7 @@
 """The MCP servers a chat could use, for showing which of them it does."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from uuid import UUID
 
@@ -20,6 +20,15 @@ SELECT c.plan_mode, c.mode, c.mcp_server_ids, c.dynamic_tools, c.parent_chat_id,
     (SELECT jsonb_agg({hot.SERVER_ROW} ORDER BY s.slug) FROM mcp_server_configs s
         WHERE s.enabled OR s.id = ANY (c.mcp_server_ids)) AS servers
 FROM chats c WHERE c.id = $1 AND c.owner_id = $2 AND c.deleted_at IS NULL
+"""
+
+ONE_SERVER = f"SELECT {hot.SERVER_ROW} AS server FROM mcp_server_configs s WHERE s.id = $1"
+
+GROUPS_OF = f"SELECT {hot.GROUPS.format(owner='u.id')} AS group_ids FROM users u WHERE u.id = $1"
+
+ITEM_TURN = """
+SELECT t.plan_mode, t.mcp_server_ids FROM open_items i JOIN turns t ON t.id = i.turn_id
+WHERE i.id = $1
 """
 
 
@@ -55,4 +64,30 @@ async def load_chat_servers(
         dynamic_tools=load(row["dynamic_tools"]),
         root_chat_id=row["root_chat_id"] or chat_id,
         servers=servers,
+    )
+
+
+async def load_server(db: Database, keys: KeyRing, server_id: UUID) -> McpServer:
+    """One server, enabled or not. Raises `NotFound`."""
+    row = await db.fetch_one(ONE_SERVER, server_id)
+    if row is None:
+        raise NotFound
+    return to_server(cast(dict[str, Any], load(row["server"])), keys)
+
+
+async def load_group_ids(db: Database, user_id: UUID) -> frozenset[UUID] | None:
+    """The groups of a user; None when there is no such user."""
+    row = await db.fetch_one(GROUPS_OF, user_id)
+    return frozenset(row["group_ids"]) if row is not None else None
+
+
+async def load_turn_situation(db: Database, item_id: UUID, chat: Situation) -> Situation:
+    """That of the turn which waits for this item: the chat may have been set otherwise since."""
+    row = await db.fetch_one(ITEM_TURN, item_id)
+    if row is None:
+        raise NotFound
+    return replace(
+        chat,
+        selected_ids=frozenset(row["mcp_server_ids"]),
+        plan_mode=row["plan_mode"] == "plan",
     )

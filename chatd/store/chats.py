@@ -18,7 +18,7 @@ SELECT {hot.CHAT_COLUMNS}, {ACTIVE_STATUS}, ended.status AS last_status,
     (SELECT jsonb_agg(jsonb_build_object('id', f.id, 'name', f.name, 'media_type', f.media_type,
         'size', f.size, 'created_at', f.created_at) ORDER BY l.created_at, f.id)
         FROM chat_files l JOIN files f ON f.id = l.file_id
-        WHERE l.chat_id = c.id AND f.kind = 'upload') AS files
+        WHERE l.chat_id = c.id AND f.kind IN ('upload', 'plan')) AS files
 FROM chats c
     LEFT JOIN turns active ON active.chat_id = c.id AND active.status IN {hot.ACTIVE}
     LEFT JOIN LATERAL (SELECT e.status, e.error FROM turns e

@@ -1,6 +1,6 @@
 """The engine, one transaction as one `async with`, and the hot statements' way past the ORM."""
 
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
@@ -22,6 +22,9 @@ CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 30_000
 
 RETRY = {"Retry-After": "2"}
+
+POLICY_MOVED = "policy_moved"
+"""Noted in `session.info`: this transaction changes what policy reads."""
 
 AWAY = (
     OSError,
@@ -47,6 +50,9 @@ def away(error: BaseException) -> bool:
     if isinstance(error, asyncpg.QueryCanceledError):
         return False  # the statement timeout: PostgreSQL is there, and said no
     return isinstance(error, AWAY)
+
+
+def _nobody() -> None: ...
 
 
 def dump(value: Any) -> str:
@@ -106,6 +112,8 @@ class Database:
             },
         )
         event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
+        self.on_policy: Callable[[], None] = _nobody
+        """Called after the commit of every transaction that has moved policy."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncSession]:
@@ -116,6 +124,8 @@ class Database:
                 session.begin(),
             ):
                 yield session
+        if POLICY_MOVED in session.info:
+            self.on_policy()
 
     @asynccontextmanager
     async def statements(self) -> AsyncGenerator[AsyncConnection]:

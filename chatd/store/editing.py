@@ -18,8 +18,9 @@ from chatd.store.submitting import refuse_fixed_servers, refuse_servers
 from chatd.store.versions import bump
 
 UNKNOWN_SERVERS = text(
-    """SELECT asked FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS list(asked, place)
-    WHERE NOT EXISTS (SELECT 1 FROM mcp_server_configs s WHERE s.id = asked AND s.enabled)
+    f"""SELECT asked FROM unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS list(asked, place)
+    WHERE NOT EXISTS (SELECT 1 FROM mcp_server_configs s WHERE s.id = asked AND s.enabled
+            AND {hot.MAY_USE.format(user="(SELECT owner_id FROM chats WHERE id = :chat)")})
         AND NOT asked = ANY ((SELECT mcp_server_ids FROM chats WHERE id = :chat)::uuid[])
     ORDER BY place"""
 )

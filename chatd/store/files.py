@@ -51,7 +51,7 @@ LINK_FILES = text(
 LINKED_FILES = """
 SELECT f.id, f.name, f.media_type, f.size, f.created_at
 FROM chat_files l JOIN files f ON f.id = l.file_id
-WHERE l.chat_id = $1 AND f.kind = 'upload' ORDER BY l.created_at, f.id
+WHERE l.chat_id = $1 AND f.kind IN ('upload', 'plan') ORDER BY l.created_at, f.id
 """
 
 LOAD_FILES = """

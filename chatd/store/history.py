@@ -30,7 +30,8 @@ LAST_SAID = text(
             WHERE usable.id = t.model_config_id) AS model_config_id,
         ARRAY(SELECT s.id FROM unnest(t.mcp_server_ids) WITH ORDINALITY AS asked(id, place)
             JOIN mcp_server_configs s ON s.id = asked.id
-            WHERE s.enabled OR s.id = ANY (c.mcp_server_ids) ORDER BY place) AS mcp_server_ids
+            WHERE s.enabled AND {hot.MAY_USE.format(user="c.owner_id")}
+                OR s.id = ANY (c.mcp_server_ids) ORDER BY place) AS mcp_server_ids
     FROM chat_messages said JOIN turns t ON t.id = said.turn_id
         JOIN chats c ON c.id = said.chat_id
     WHERE said.chat_id = :chat AND said.role = 'user' AND NOT said.deleted

@@ -31,8 +31,11 @@ from chatd.store.work import patiently
 SERVER_TABLE = "mcp_server_configs"
 PROVIDER_TABLE = "model_providers"
 
-Servers = dict[tuple[str, int], McpServer]
-"""Decrypted servers by (id, version): a version never changes its secrets."""
+Servers = dict[tuple[object, ...], McpServer]
+"""Decrypted servers by id, version and keys: a version never changes its secrets, but another key
+may make them readable."""
+
+_SECRETS = ("api_key_value", "custom_headers", "signing_secret")
 
 MAX_REMEMBERED = 512
 
@@ -73,7 +76,7 @@ class TurnLoader:
             plan_mode=row["plan_mode"] == "plan",
             reasoning_effort=row["reasoning_effort"],
             selected_ids=frozenset(row["mcp_server_ids"]),
-            servers=self._read_servers(row["servers"]),
+            servers=self.read_servers(row["servers"]),
             group_ids=frozenset(row["group_ids"]),
             policy_version=row["policy_version"],
             system_prompt=row["system_prompt"],
@@ -99,15 +102,16 @@ class TurnLoader:
             raise LeaseLost
         return Policy(
             version=row["policy_version"],
-            servers=self._read_servers(row["servers"]),
+            servers=self.read_servers(row["servers"]),
             group_ids=frozenset(row["group_ids"]),
         )
 
-    def _read_servers(self, value: Any) -> tuple[McpServer, ...]:
+    def read_servers(self, value: Any) -> tuple[McpServer, ...]:
+        """What `hot.SERVERS` selects, decrypted."""
         return tuple(self._server(row) for row in cast(Iterable[Any], load(value) or ()))
 
     def _server(self, row: dict[str, Any]) -> McpServer:
-        key = (row["id"], row["version"])
+        key = (row["id"], row["version"], *(row[f"{secret}_key_id"] for secret in _SECRETS))
         server = self._servers.get(key)
         if server is None:
             if len(self._servers) >= MAX_REMEMBERED:
@@ -250,4 +254,5 @@ def _item(row: dict[str, Any]) -> Item:
         data=row["data"],
         memory=row["memory"],
         answer=row["answer"],
+        answered_by=UUID(row["answered_by"]) if row["answered_by"] else None,
     )

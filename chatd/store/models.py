@@ -30,6 +30,8 @@ class ProviderSettings:
     base_url: str = ""
     enabled: bool = True
     api_key: SecretStr | None = None
+    max_concurrent_turns: int | None = None
+    """In the whole fleet; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,7 @@ async def _save_provider(
     row.display_name = new.display_name
     row.base_url = new.base_url
     row.enabled = new.enabled
+    row.max_concurrent_turns = new.max_concurrent_turns
     row.updated_at = cast(Any, func.clock_timestamp())
     if new.api_key is not None:
         row.api_key = row.api_key_key_id = None
@@ -180,6 +183,7 @@ def _provider_view(row: tables.ModelProvider) -> View:
         "base_url": row.base_url,
         "enabled": row.enabled,
         "has_api_key": row.api_key is not None,
+        "max_concurrent_turns": row.max_concurrent_turns,
         "source": "database",
         "created_at": rfc3339(row.created_at),
         "updated_at": rfc3339(row.updated_at),

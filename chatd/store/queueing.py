@@ -3,6 +3,7 @@
 from uuid import UUID
 
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatd.core.chats import Actor
 from chatd.core.errors import Conflict, NotFound
@@ -49,18 +50,25 @@ async def interrupt_chat(
 
     Changes nothing when the chat is idle, or when another turn than the given one is active.
     """
-    changed = Changed()
     async with db.statements() as connection:
-        chat = await lock_in_family(connection, actor, chat_id)
-        active = await run(connection, ACTIVE_TURN, chat=chat_id)
-        if not active or (turn_id is not None and active[0].id != turn_id):
-            return changed
-        version = chat.version + 1
-        if await stop_active(connection, chat_id, version, changed):
-            changed.versions[chat_id] = await bump(connection, chat_id)
-            if not chat.archived:
-                await promote_head(connection, chat_id, version)
-        await stop_below(connection, chat_id, changed)
+        return await interrupt_within(connection, actor, chat_id, turn_id)
+
+
+async def interrupt_within(
+    connection: AsyncConnection, actor: Actor, chat_id: UUID, turn_id: UUID | None
+) -> Changed:
+    """The same in a transaction that has locked nothing yet."""
+    changed = Changed()
+    chat = await lock_in_family(connection, actor, chat_id)
+    active = await run(connection, ACTIVE_TURN, chat=chat_id)
+    if not active or (turn_id is not None and active[0].id != turn_id):
+        return changed
+    version = chat.version + 1
+    if await stop_active(connection, chat_id, version, changed):
+        changed.versions[chat_id] = await bump(connection, chat_id)
+        if not chat.archived:
+            await promote_head(connection, chat_id, version)
+    await stop_below(connection, chat_id, changed)
     return changed
 
 

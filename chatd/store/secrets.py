@@ -1,5 +1,6 @@
 """Secrets at rest: AES-256-GCM under a ring of keys, each ciphertext bound to its place."""
 
+import hashlib
 import secrets
 from collections.abc import Mapping
 from uuid import UUID
@@ -12,6 +13,7 @@ from chatd.core.errors import ChatdError
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
+_FINGERPRINT_DIGITS = 16
 _FORMAT = b"\x01"
 """First byte of every ciphertext, so that another construction can follow."""
 
@@ -33,7 +35,10 @@ class KeyRing:
 
     def __init__(self, keys: Mapping[str, bytes]) -> None:
         self._ciphers = {key_id: AESGCM(_checked(key)) for key_id, key in keys.items()}
-        self._writer = next(iter(keys))
+        self.writer = next(iter(keys))
+        """The id of the key that encrypts."""
+        self.fingerprints = {key_id: _fingerprint(key) for key_id, key in keys.items()}
+        """By id: what tells whether two processes mean the same key, and tells no more."""
 
     def __repr__(self) -> str:
         return f"KeyRing({', '.join(self._ciphers)})"
@@ -41,10 +46,10 @@ class KeyRing:
     def encrypt(self, secret: str, *, table: str, column: str, row_id: UUID) -> tuple[bytes, str]:
         """The ciphertext and the id of the key that reads it."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._ciphers[self._writer].encrypt(
+        sealed = self._ciphers[self.writer].encrypt(
             nonce, secret.encode(), _place(table, column, row_id)
         )
-        return _FORMAT + nonce + sealed, self._writer
+        return _FORMAT + nonce + sealed, self.writer
 
     def decrypt(
         self, ciphertext: bytes, key_id: str | None, *, table: str, column: str, row_id: UUID
@@ -68,6 +73,10 @@ def _checked(key: bytes) -> bytes:
     if len(key) != KEY_BYTES:
         raise ValueError(f"an encryption key has {KEY_BYTES} bytes")
     return key
+
+
+def _fingerprint(key: bytes) -> str:
+    return hashlib.sha256(b"chatd encryption key\n" + key).hexdigest()[:_FINGERPRINT_DIGITS]
 
 
 def _place(table: str, column: str, row_id: UUID) -> bytes:

@@ -1,23 +1,31 @@
-"""MCP server configs as administrators see and change them; secrets go in and never come out."""
+"""MCP server configs as administrators change them; secrets go in and never come out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 from uuid import UUID
 
 import orjson
 from pydantic import SecretStr
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import col, func, select
+from sqlalchemy.orm import aliased
+from sqlmodel import col, delete, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chatd.core.errors import BadRequest, ChatdError, Conflict, NotFound
-from chatd.core.servers import Approval, AuthType, Availability, ToolSetting, Transport
-from chatd.core.times import rfc3339
-from chatd.store import tables
+from chatd.core.servers import (
+    Access,
+    Approval,
+    AuthType,
+    Availability,
+    ToolChanges,
+    ToolSetting,
+    Transport,
+)
+from chatd.store import hot, tables
 from chatd.store.secrets import KeyRing
-
-View = dict[str, Any]
+from chatd.store.server_views import OAUTH2, PLAIN, View, views
 
 _TABLE = "mcp_server_configs"
 _UNIQUE = "23505"
@@ -36,6 +44,12 @@ class ServerSettings:
     availability: Availability
     description: str = ""
     icon_url: str = ""
+    oauth2_client_id: str = ""
+    oauth2_client_secret: SecretStr | None = None
+    oauth2_auth_url: str = ""
+    oauth2_token_url: str = ""
+    oauth2_revocation_url: str = ""
+    oauth2_scopes: str = ""
     api_key_header: str = ""
     api_key_value: SecretStr | None = None
     custom_headers: Mapping[str, SecretStr] | None = None
@@ -45,55 +59,49 @@ class ServerSettings:
     model_intent: bool = False
     allow_in_plan_mode: bool = False
     forward_coder_headers: bool = False
+    signing_secret: SecretStr | None = None
     trust_annotations: bool = False
     require_approval: Approval = "never"
     tool_settings: Mapping[str, ToolSetting] = field(default_factory=dict[str, ToolSetting])
     tool_timeout_seconds: int = 60
+    access: Access = "everyone"
+    group_ids: tuple[UUID, ...] = ()
+    required_auth: bool = False
+    tool_changes: ToolChanges = "follow"
 
 
-_PLAIN = (
-    "display_name",
-    "slug",
-    "transport",
-    "url",
-    "auth_type",
-    "availability",
-    "description",
-    "icon_url",
-    "enabled",
-    "model_intent",
-    "allow_in_plan_mode",
-    "forward_coder_headers",
-    "trust_annotations",
-    "require_approval",
-    "tool_settings",
-    "tool_timeout_seconds",
-)
-
-
-async def list_servers(session: AsyncSession, *, enabled_only: bool) -> list[View]:
-    """By slug."""
-    table = tables.McpServerConfig
-    query = select(table).order_by(col(table.slug))
-    if enabled_only:
-        query = query.where(table.enabled)
-    return [_view(row) for row in await session.exec(query)]
+async def list_servers(session: AsyncSession, *, visible_to: UUID | None = None) -> list[View]:
+    """By slug; with `visible_to` only the enabled ones that this user may use."""
+    server = aliased(tables.McpServerConfig, name="s")
+    query = select(server).order_by(col(server.slug))
+    if visible_to is not None:
+        query = query.where(_VISIBLE.bindparams(user=visible_to))
+    return await views(session, (await session.exec(query)).all())
 
 
 async def get_server(
-    session: AsyncSession, server_id: UUID, *, enabled_only: bool = False, lock: bool = False
+    session: AsyncSession, server_id: UUID, *, visible_to: UUID | None = None, lock: bool = False
 ) -> View:
-    """Raises `NotFound`."""
-    row = await session.get(tables.McpServerConfig, server_id, with_for_update=lock)
-    if row is None or (enabled_only and not row.enabled):
+    """Raises `NotFound`, also for one that this user may not use."""
+    server = aliased(tables.McpServerConfig, name="s")
+    query = select(server).where(server.id == server_id)
+    if visible_to is not None:
+        query = query.where(_VISIBLE.bindparams(user=visible_to))
+    if lock:
+        query = query.with_for_update()
+    row = (await session.exec(query)).one_or_none()
+    if row is None:
         raise NotFound
-    return _view(row)
+    return (await views(session, [row]))[0]
+
+
+_VISIBLE = text("s.enabled AND " + hot.MAY_USE.format(user=":user"))
 
 
 async def create_server(
     session: AsyncSession, keys: KeyRing, new: ServerSettings, by: UUID | None = None
 ) -> View:
-    """Raises `Conflict` when the slug is taken."""
+    """Raises `Conflict` when the slug is taken, `BadRequest` for unknown groups."""
     row = tables.McpServerConfig(
         display_name=new.display_name,
         slug=new.slug,
@@ -113,7 +121,7 @@ async def update_server(
     new: ServerSettings,
     by: UUID | None = None,
 ) -> View:
-    """Raises `NotFound`, or `Conflict` when the slug is taken."""
+    """Raises `NotFound`, `Conflict` when the slug is taken, `BadRequest` for unknown groups."""
     row = await session.get(tables.McpServerConfig, server_id, with_for_update=True)
     if row is None:
         raise NotFound
@@ -140,7 +148,7 @@ async def _save(
     *,
     taken: str,
 ) -> View:
-    for name in _PLAIN:
+    for name in PLAIN:
         setattr(row, name, getattr(new, name))
     row.tool_allow_list = list(new.tool_allow_list)
     row.tool_deny_list = list(new.tool_deny_list)
@@ -151,62 +159,65 @@ async def _save(
         await session.flush()
     except IntegrityError as error:
         raise _refusal(error, taken) from error
+    await _set_groups(session, row.id, new.group_ids)
     await session.refresh(row)
-    return _view(row)
+    return (await views(session, [row]))[0]
 
 
 def _refusal(error: IntegrityError, taken: str) -> ChatdError:
     if getattr(error.orig, "sqlstate", None) == _UNIQUE:
-        return Conflict(taken)
+        return Conflict(taken, validations=[{"field": "slug", "detail": "It is taken."}])
     return BadRequest("Invalid MCP server config.")
+
+
+async def _set_groups(session: AsyncSession, server_id: UUID, wanted: Iterable[UUID]) -> None:
+    """Raises `BadRequest` naming the groups that do not exist."""
+    group, link = tables.Group, tables.McpServerGroup
+    ids = list(dict.fromkeys(wanted))
+    query = select(group.id).where(col(group.id).in_(ids)).with_for_update(read=True)
+    known = set(await session.exec(query))
+    if missing := ", ".join(str(group_id) for group_id in ids if group_id not in known):
+        raise BadRequest(
+            "One or more group IDs are invalid.",
+            detail=f"Invalid IDs: {missing}",
+            validations=[{"field": "group_ids", "detail": f"unknown: {missing}"}],
+        )
+    await session.exec(delete(link).where(col(link.server_id) == server_id))
+    session.add_all(link(server_id=server_id, group_id=group_id) for group_id in ids)
+    await session.flush()
 
 
 def _set_credentials(row: tables.McpServerConfig, keys: KeyRing, new: ServerSettings) -> None:
     """Only those of the auth type: what belongs to another one must not come back later."""
-
-    def seal(column: str, secret: str | None) -> None:
-        sealed = None, None
-        if secret:
-            sealed = keys.encrypt(secret, table=_TABLE, column=column, row_id=row.id)
-        setattr(row, column, sealed[0])
-        setattr(row, f"{column}_key_id", sealed[1])
-
-    if new.auth_type == "api_key":
-        row.api_key_header = new.api_key_header
-        if new.api_key_value is not None:
-            seal("api_key_value", new.api_key_value.get_secret_value())
-    else:
-        row.api_key_header = ""
-        seal("api_key_value", None)
-    if new.auth_type != "custom_headers":
-        seal("custom_headers", None)
-    elif new.custom_headers is not None:
-        plain = {name: value.get_secret_value() for name, value in new.custom_headers.items()}
-        seal("custom_headers", orjson.dumps(plain).decode() if plain else None)
-    if new.auth_type != "oauth2":
-        row.oauth2_client_id = row.oauth2_auth_url = row.oauth2_token_url = ""
-        row.oauth2_revocation_url = row.oauth2_scopes = ""
-        seal("oauth2_client_secret", None)
+    oauth2 = new.auth_type == "oauth2"
+    for name in OAUTH2:
+        setattr(row, name, getattr(new, name) if oauth2 else "")
+    _seal(row, keys, "oauth2_client_secret", _plain(new.oauth2_client_secret) if oauth2 else "")
+    api_key = new.auth_type == "api_key"
+    row.api_key_header = new.api_key_header if api_key else ""
+    _seal(row, keys, "api_key_value", _plain(new.api_key_value) if api_key else "")
+    own = new.auth_type == "custom_headers"
+    _seal(row, keys, "custom_headers", _headers(new.custom_headers) if own else "")
+    _seal(row, keys, "signing_secret", _plain(new.signing_secret))
 
 
-def _view(row: tables.McpServerConfig) -> View:
-    return {
-        "id": str(row.id),
-        **{name: getattr(row, name) for name in _PLAIN},
-        "oauth2_client_id": row.oauth2_client_id,
-        "has_oauth2_secret": row.oauth2_client_secret is not None,
-        "oauth2_auth_url": row.oauth2_auth_url,
-        "oauth2_token_url": row.oauth2_token_url,
-        "oauth2_scopes": row.oauth2_scopes,
-        "api_key_header": row.api_key_header,
-        "has_api_key": row.api_key_value is not None,
-        "has_custom_headers": row.custom_headers is not None,
-        "tool_allow_list": row.tool_allow_list,
-        "tool_deny_list": row.tool_deny_list,
-        "auth_connected": row.auth_type != "oauth2",
-        "version": row.version,
-        "created_by": str(row.created_by) if row.created_by else None,
-        "updated_by": str(row.updated_by) if row.updated_by else None,
-        "created_at": rfc3339(row.created_at),
-        "updated_at": rfc3339(row.updated_at),
-    }
+def _seal(row: tables.McpServerConfig, keys: KeyRing, column: str, secret: str | None) -> None:
+    """None: as it is; empty: none any more."""
+    if secret is None:
+        return
+    sealed = None, None
+    if secret:
+        sealed = keys.encrypt(secret, table=_TABLE, column=column, row_id=row.id)
+    setattr(row, column, sealed[0])
+    setattr(row, f"{column}_key_id", sealed[1])
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None
+
+
+def _headers(values: Mapping[str, SecretStr] | None) -> str | None:
+    if values is None:
+        return None
+    plain = {name: value.get_secret_value() for name, value in values.items()}
+    return orjson.dumps(plain).decode() if plain else ""

@@ -2,21 +2,33 @@
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
-from typing import cast
+from datetime import datetime, timedelta
+from typing import Any, cast
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlmodel import col, func, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chatd.core.chats import Actor
-from chatd.core.errors import NotFound
+from chatd.core.errors import Conflict, NotFound
+from chatd.core.times import rfc3339
 from chatd.store import tables
 from chatd.store.db import Database
+from chatd.store.users import lock_user
 
 PREFIX = "chatd_"
 _RANDOM_BYTES = 32
+
+MAX_LIVE = 100
+"""Tokens of one user that work."""
+
+COUNT_LIVE = text(
+    """SELECT count(*) FROM api_tokens WHERE user_id = :user AND revoked_at IS NULL
+        AND (expires_at IS NULL OR expires_at > clock_timestamp())"""
+)
 
 AUTHENTICATE = """
 WITH found AS (
@@ -33,8 +45,8 @@ SELECT id, user_id, role FROM found
 """
 
 ALIVE = """
-SELECT 1 FROM api_tokens t JOIN users u ON u.id = t.user_id
-WHERE t.id = $1 AND t.revoked_at IS NULL AND NOT u.suspended
+SELECT t.id FROM api_tokens t JOIN users u ON u.id = t.user_id
+WHERE t.id = ANY ($1::uuid[]) AND t.revoked_at IS NULL AND NOT u.suspended
     AND (t.expires_at IS NULL OR t.expires_at > clock_timestamp())
 """
 
@@ -49,6 +61,17 @@ class Token:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+
+    def view(self) -> dict[str, Any]:
+        """As the API shows it."""
+        return {
+            "id": str(self.id),
+            "name": self.name,
+            "created_at": rfc3339(self.created_at),
+            "expires_at": rfc3339(self.expires_at),
+            "revoked_at": rfc3339(self.revoked_at),
+            "last_used_at": rfc3339(self.last_used_at),
+        }
 
 
 def new_token() -> str:
@@ -78,6 +101,25 @@ async def create_token(
     return _token(row)
 
 
+async def add_token(
+    session: AsyncSession, user_id: UUID, token: str, *, name: str, days: int | None
+) -> Token:
+    """The same for a user who has no more than they may; it expires by the database's clock.
+
+    Raises `NotFound`, `Conflict`.
+    """
+    await lock_user(session, user_id)  # else two requests at once would count alike
+    connection = await session.connection()
+    live = (await connection.execute(COUNT_LIVE, {"user": user_id})).scalar_one()
+    if live >= MAX_LIVE:
+        raise Conflict(f"A user has at most {MAX_LIVE} tokens.", detail="Delete one of them first.")
+    expires_at = None
+    if days is not None:
+        now: datetime = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
+        expires_at = now + timedelta(days=days)
+    return await create_token(session, user_id, token, name=name, expires_at=expires_at)
+
+
 async def list_tokens(session: AsyncSession, user_id: UUID) -> list[Token]:
     """A user's tokens, the newest first, also those that no longer work."""
     table = tables.ApiToken
@@ -85,17 +127,21 @@ async def list_tokens(session: AsyncSession, user_id: UUID) -> list[Token]:
     return [_token(row) for row in await session.exec(query)]
 
 
-async def revoke_token(session: AsyncSession, token_id: UUID) -> None:
-    """The token stops working with this commit; again is harmless. Raises `NotFound`."""
+async def revoke_token(session: AsyncSession, token_id: UUID, user_id: UUID | None = None) -> bool:
+    """The token stops working with this commit; false when it did before.
+
+    Raises `NotFound`, also for one that is not this user's.
+    """
     table = tables.ApiToken
-    query = (
-        update(table)
-        .where(col(table.id) == token_id)
-        .values(revoked_at=func.coalesce(table.revoked_at, func.clock_timestamp()))
-        .returning(col(table.id))
-    )
-    if (await session.exec(query)).one_or_none() is None:
+    query = select(table).where(table.id == token_id).with_for_update(key_share=True)
+    row = (await session.exec(query)).one_or_none()
+    if row is None or (user_id is not None and row.user_id != user_id):
         raise NotFound("There is no such token.")
+    if row.revoked_at is not None:
+        return False
+    revoked = update(table).where(col(table.id) == token_id)
+    await session.exec(revoked.values(revoked_at=func.clock_timestamp()))
+    return True
 
 
 async def authenticate(db: Database, token_sha256: bytes) -> Actor | None:
@@ -109,9 +155,9 @@ async def authenticate(db: Database, token_sha256: bytes) -> Actor | None:
     return Actor(user_id=row["user_id"], role=row["role"], token_id=row["id"])
 
 
-async def token_alive(db: Database, token_id: UUID) -> bool:
-    """Whether the token would still let its holder in. Raises `Unavailable`."""
-    return await db.fetch_one(ALIVE, token_id) is not None
+async def tokens_alive(db: Database, token_ids: Collection[UUID]) -> frozenset[UUID]:
+    """Those of the tokens that would still let their holders in. Raises `Unavailable`."""
+    return frozenset(row["id"] for row in await db.fetch(ALIVE, list(token_ids)))
 
 
 def _token(row: tables.ApiToken) -> Token:

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+from sqlalchemy import text
 
 from chatd.core.errors import LeaseLost, Stale, TurnError, Unavailable
 from chatd.core.messages import NewMessage
@@ -21,7 +22,7 @@ from chatd.core.work import (
     message_row,
 )
 from chatd.store import hot
-from chatd.store.db import Database, dump, load
+from chatd.store.db import Database, dump, fetch_within, load
 
 AWAY_PAUSE_S = 0.3
 """Between tries while PostgreSQL is away."""
@@ -34,13 +35,16 @@ async def claim_turns(
     *,
     served: Sequence[UUID] = (),
     per_owner: int = 0,
+    limited: bool = False,
 ) -> list[Claim]:
     """Claim up to `limit` runnable turns, the owner with the fewest running first.
 
     `served`: owners this worker has claimed for, the latest last; they come last among equals.
-    `per_owner`: how many turns of one owner may run at once; 0 is no limit.
+    `per_owner`: how many turns of one owner may run at once; 0 is no limit. `limited`: a model
+    provider has a limit; who does not know of it claims nothing.
     """
-    rows = await db.fetch(hot.CLAIM, limit, worker_id, list(served), per_owner)
+    args = (limit, worker_id, list(served), per_owner)
+    rows = await (_claimed_limited(db, *args) if limited else db.fetch(hot.CLAIM, *args))
     return [
         Claim(
             turn_id=row["id"],
@@ -55,6 +59,13 @@ async def claim_turns(
         )
         for row in rows
     ]
+
+
+async def _claimed_limited(db: Database, *args: object) -> Sequence[asyncpg.Record]:
+    """Each statement sees what was committed before it: the lock comes first."""
+    async with db.statements() as connection:
+        await connection.execute(text(hot.LOCK_CLAIMS))
+        return await fetch_within(connection, hot.CLAIM_LIMITED, *args)
 
 
 async def commit_step(

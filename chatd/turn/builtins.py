@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from chatd.core.items import Item
 from chatd.core.tools import JsonObject, ToolResult
 from chatd.core.work import PlannedCall
-from chatd.turn import agents
+from chatd.turn import agents, planning
 from chatd.turn.context import CallContext, Handler
 from chatd.turn.results import read
 
@@ -17,5 +17,9 @@ async def _read_result(
     return await read(context.deps.db, claim.chat_id, arguments, context.max_text)
 
 
-HANDLERS: Mapping[str, Handler] = {"read_result": _read_result, **agents.HANDLERS}
+HANDLERS: Mapping[str, Handler] = {
+    "read_result": _read_result,
+    **agents.HANDLERS,
+    **planning.HANDLERS,
+}
 """By name; a test holds that they are those of `chatd.tools.BUILTINS`."""

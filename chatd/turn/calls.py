@@ -15,7 +15,7 @@ from chatd.core.servers import McpServer
 from chatd.core.tools import JsonObject, OfferedTool, ToolResult
 from chatd.core.work import LoadedTurn, PlannedCall
 from chatd.policy.approvals import approval_memory, approval_required, approves
-from chatd.policy.intent import unwrap_intent
+from chatd.policy.intent import own_parameters, unwrap_intent
 from chatd.store.work import mark_sent
 from chatd.stream.publisher import TurnFeed
 from chatd.turn.asking import Asking, answers_of, waits_for
@@ -46,6 +46,9 @@ class Calls:
         """Raises `LeaseLost`."""
         tool = planned.tool
         if tool is None:
+            item = self._item(planned, "approval")
+            if item is not None and item.answer is not None and item.answer["decision"] == "deny":
+                return _denied(item)
             return failed(f"There is no tool named {planned.call.name}.")
         arguments = _arguments(planned, tool)
         if isinstance(arguments, ToolResult):
@@ -138,7 +141,7 @@ class Calls:
             return None
         item = self._item(planned, "approval")
         if item is not None and item.answer is None:
-            return _denied("Nobody approved this call in time.")
+            return ToolResult("Nobody approved this call in time.", is_error=True, outcome="denied")
         if item is None or not approves(item.memory or {}, tool, arguments):
             return Waits.on(
                 NewItem(
@@ -158,8 +161,7 @@ class Calls:
         assert item.answer is not None
         if item.answer["decision"] == "approve":
             return None
-        reason = item.answer.get("reason")
-        return _denied(f"The user denied this call{': ' + reason if reason else '.'}")
+        return _denied(item)
 
     async def _send(
         self,
@@ -211,7 +213,7 @@ def _arguments(planned: PlannedCall, tool: OfferedTool) -> JsonObject | ToolResu
     except orjson.JSONDecodeError as error:
         return failed(f"invalid JSON input: {error}")
     if tool.model_intent:
-        arguments = unwrap_intent(arguments)
+        arguments = unwrap_intent(arguments, own_parameters(tool.parameters))
     if not isinstance(arguments, dict):
         return failed("invalid JSON input: expected an object")
     return arguments
@@ -222,7 +224,12 @@ def failed(text: str, outcome: Literal["failed", "cancelled"] = "failed") -> Too
     return ToolResult(text, is_error=True, outcome=outcome)
 
 
-def _denied(text: str) -> ToolResult:
+def _denied(item: Item) -> ToolResult:
+    """By the user, or by policy while it waited for them."""
+    assert item.answer is not None
+    text = reason = item.answer.get("reason", "")
+    if item.answered_by is not None:
+        text = f"The user denied this call{': ' + reason if reason else '.'}"
     return ToolResult(text, is_error=True, outcome="denied")
 
 

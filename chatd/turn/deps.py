@@ -42,4 +42,4 @@ class Control:
 
     stop: StopReason | None = None
     policy_version: int = 0
-    """The newest the lease renewal has seen."""
+    """The newest that a push or the lease renewal has told."""

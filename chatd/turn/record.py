@@ -6,7 +6,7 @@ from typing import Any
 
 from chatd import telemetry
 from chatd.core.answers import Answer
-from chatd.core.deltas import Delta, ReasoningDelta, Retrying, TextDelta, ToolCallDelta
+from chatd.core.deltas import Delta, IntentDelta, ReasoningDelta, Retrying, TextDelta, ToolCallDelta
 from chatd.core.errors import TurnError
 from chatd.core.events import EventType
 from chatd.core.messages import NewMessage, Part
@@ -62,6 +62,8 @@ class Recorder:
                 case ToolCallDelta():
                     self._mark_first_token()
                     self.feed.delta(self._call_part(delta))
+                case IntentDelta(index, intent):
+                    self.feed.delta(self._intent_part(index, intent))
                 case Retrying():
                     self._retrying(delta)
                 case _:
@@ -82,6 +84,10 @@ class Recorder:
         if delta.name:
             part["tool_name"] = delta.name
         return part
+
+    def _intent_part(self, index: int, intent: str) -> JsonObject:
+        call_id = self._ids.get(index, "")
+        return {"type": "tool-call", "tool_call_id": call_id, "args_delta": "", "intent": intent}
 
     def _retrying(self, delta: Retrying) -> None:
         self.feed.event("preview_reset", {})

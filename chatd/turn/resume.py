@@ -33,7 +33,8 @@ def resume(turn: LoadedTurn, tools: Mapping[str, OfferedTool]) -> Start:
     answered = [message for message in own if message["role"] == "tool" and message["step"] == step]
     calls = _calls(last)
     if not calls or len(answered) >= len(calls):
-        return Start(history, next_step=step + 1, made=_made(answers))
+        over = any(_ended(message, tools) for message in answered)
+        return Start(history, next_step=step + 1, made=_made(answers), over=over)
     entries = [entry for entry in turn.journal if entry.step == step]
     open_step = OpenStep(
         step=step,
@@ -48,6 +49,13 @@ def resume(turn: LoadedTurn, tools: Mapping[str, OfferedTool]) -> Start:
         - {_key(planned) for planned in open_step.open}
     )
     return Start(history, next_step=step + 1, open_step=open_step, made=made)
+
+
+def _ended(message: HistoryMessage, tools: Mapping[str, OfferedTool]) -> bool:
+    """Whether it is the result of a tool that ends the turn: the worker was lost before the end."""
+    results = [part for part in message["content"] if part["type"] == "tool-result"]
+    ending = {tool.name for tool in tools.values() if tool.stop_after}
+    return any(part["tool_name"] in ending and not part["is_error"] for part in results)
 
 
 def _first_step(history: Sequence[StoredMessage]) -> int:

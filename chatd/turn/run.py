@@ -128,6 +128,7 @@ class _Turn:
                 await toolbox.open()
             self._record.notify(toolbox.notices)
             start = resume(loaded, toolbox.by_name)
+            self._stopped_after = start.over
             calls = ModelCalls(
                 self._deps, loaded, model, toolbox, self._record, self._ledger, self._still_mine
             )

@@ -9,12 +9,11 @@ from chatd.core.servers import McpServer, Principal, principal_of
 from chatd.core.situation import Situation, unauthorised
 from chatd.core.tools import OfferedTool
 from chatd.core.work import LoadedTurn, Notice
-from chatd.policy.builtins import select_builtins, select_dynamic
-from chatd.policy.offer import Offer, offer
+from chatd.explaining import make_offering
+from chatd.policy.offer import Offer
 from chatd.policy.servers import Selection, select_servers
 from chatd.policy.tools import tool_refusal
 from chatd.store.loading import Policy
-from chatd.tools import BUILTINS
 from chatd.turn.deps import Control, TurnDeps
 
 NOTIFIED: frozenset[Reason] = frozenset(
@@ -27,6 +26,7 @@ NOTIFIED: frozenset[Reason] = frozenset(
         "unusable_name",
         "unusable_schema",
         "duplicate_name",
+        "changed",
     }
 )
 """Reasons for which a user wants to know; the others are how the chat was set up."""
@@ -67,24 +67,21 @@ class Toolbox:
         self._offered_for = self._policy_version
         selection = select_servers(self._servers.values(), self._situation)
         self._require(selection)
-        listings = await self._deps.catalogue.lists(
-            [(server, self.principal(server)) for server in selection.kept]
+        made = await make_offering(
+            self._deps.catalogue,
+            selection,
+            self._situation,
+            self.principal,
+            dynamic_tools=turn.dynamic_tools,
         )
-        listed = [
-            (server, outcome.tools)
-            for server, outcome in zip(selection.kept, listings, strict=True)
-            if isinstance(outcome, Listing)
-        ]
-        builtin, _ = select_builtins(BUILTINS, self._situation)
-        dynamic = select_dynamic(turn.dynamic_tools, self._situation)
-        self._offer = offer(listed, plan_mode=turn.plan_mode, builtin=builtin, dynamic=dynamic)
+        self._offer = made.offer
         offered = {tool.server_id for tool in self._offer.tools}
         self.instructions = [
             (server.slug, listing.instructions)
-            for server, listing in zip(selection.kept, listings, strict=True)
-            if isinstance(listing, Listing) and server.id in offered
+            for server, listing in made.listings
+            if server.id in offered
         ]
-        self._notify_servers(selection, listings)
+        self._notify_servers(selection, made.outcomes)
         if self._offer.dropped:
             slugs = {server.id: server.slug for server in turn.servers}
             for drop in self._offer.dropped:

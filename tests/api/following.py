@@ -9,6 +9,7 @@ from uuid import UUID
 
 from redis.asyncio import Redis
 
+from chatd.api.permits import Permit
 from chatd.api.sse import EventStream
 from chatd.api.stream import Streams
 from chatd.core.answers import Answer
@@ -29,8 +30,8 @@ from tests.turning import turn_deps
 from tests.watching import Watch, watching
 
 
-async def allowed() -> bool:
-    return True
+def allowed() -> Permit:
+    return Permit(new_id())
 
 
 class Speaker:
@@ -98,7 +99,7 @@ class Stage:
         after_id: int | None = None,
         door: int = 0,
     ) -> EventStream:
-        return await self.doors[door].chat(chat_id, allowed, cursor=cursor, after_id=after_id)
+        return await self.doors[door].chat(chat_id, allowed(), cursor=cursor, after_id=after_id)
 
     @asynccontextmanager
     async def watching(

@@ -20,6 +20,11 @@ SETTINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {"system_prompt": "", "include_default_system_prompt": True},
         PROMPT,
     ),
+    (
+        "plan-mode-instructions",
+        {"plan_mode_instructions": ""},
+        {"plan_mode_instructions": "Three steps."},
+    ),
     ("auto-archive-days", {"auto_archive_days": 0}, {"auto_archive_days": 90}),
     ("retention-days", {"retention_days": 30}, {"retention_days": 0}),
     (
@@ -58,6 +63,12 @@ async def test_members_neither_see_nor_set_what_counts_for_everybody(
     [
         ("system-prompt", {"system_prompt": "é" * 65_537}, "A prompt has at most 128 KiB."),
         ("user-prompt", {"custom_prompt": "x" * 131_073}, "A prompt has at most 128 KiB."),
+        (
+            "plan-mode-instructions",
+            {"plan_mode_instructions": "x" * 131_073},
+            "A prompt has at most 128 KiB.",
+        ),
+        ("plan-mode-instructions", {}, "The request has invalid values."),
         ("system-prompt", {}, "The request has invalid values."),
         ("system-prompt", {"text": "typo"}, "The request has invalid values."),
         ("auto-archive-days", {"auto_archive_days": 3651}, "The request has invalid values."),

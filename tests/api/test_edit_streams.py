@@ -36,7 +36,7 @@ async def test_an_edit_is_streamed_to_its_end_and_the_old_turns_stream_ends(stag
             first["user_message_id"],
             NewTurn(said("other")),
         )
-        async with watching(await stage.doors[0].submitted(chat_id, allowed, edit, 200)) as new:
+        async with watching(await stage.doors[0].submitted(chat_id, allowed(), edit, 200)) as new:
             await old.over()
             speaker = await stage.speaker()
             speaker.say(TextDelta("but this"))
@@ -53,7 +53,7 @@ async def test_an_edit_is_streamed_to_its_end_and_the_old_turns_stream_ends(stag
 async def test_whoever_follows_the_chat_drops_what_was_edited(stage: Stage) -> None:
     claim = await stage.seed.claimed("one")
     async with watching(
-        await stage.doors[0].chat(claim.chat_id, allowed, cursor=None, after_id=None)
+        await stage.doors[0].chat(claim.chat_id, allowed(), cursor=None, after_id=None)
     ) as watch:
         await watch.until(lambda w: w.view.messages)
         (message,) = watch.view.messages

@@ -102,6 +102,24 @@ async def test_what_policy_no_longer_allows_cannot_be_approved_but_denied(
     assert denied.json()["answer"] == {"decision": "deny", "reason": "no"}
 
 
+@pytest.mark.parametrize(("mode", "since", "status"), [("plan", "", 409), ("", "plan", 200)])
+async def test_policy_is_asked_about_the_turn_that_waits_not_about_the_chat_as_it_is(
+    admin: Person, member: Person, model: str, db: Database, mode: str, since: str, status: int
+) -> None:
+    server = await add(admin, "demo", "http://127.0.0.1:9/mcp", availability="default_off")
+    chat = await chat_of(member, plan_mode=mode, mcp_server_ids=[server])
+    (claim,) = await claim_turns(db, "w", 1)
+    await park(db, claim, server, approval(server), 1)
+    await member.patch(f"/chats/{chat}", {"plan_mode": since, "mcp_server_ids": []})
+    (turn,) = (await member.get(f"/chats/{chat}/turns")).json()["turns"]
+    path = f"/chats/{chat}/approvals/{turn['open_items'][0]['id']}"
+    answered = await member.post(path, {"decision": "approve"})
+    assert answered.status_code == status
+    assert (await member.post(path, {"decision": "deny"})).status_code == (
+        200 if status == 409 else 409
+    )
+
+
 async def test_a_strangers_item_and_one_that_is_not_there_are_not_found(
     admin: Person, member: Person, server: str, db: Database
 ) -> None:

@@ -88,6 +88,27 @@ async def test_a_bad_provider_is_refused(
     assert await db.fetch("SELECT 1 FROM model_providers") == []
 
 
+@pytest.mark.parametrize("turns", [0, -1, 10_001, 1.5, "3", True])
+async def test_a_limit_of_turns_is_a_whole_number_from_1_to_10000(
+    admin: Person, turns: Any
+) -> None:
+    answer = await admin.post("/chats/providers", OPENAI | {"max_concurrent_turns": turns})
+    assert answer.status_code == 400
+    assert answer.json()["validations"][0]["field"] == "max_concurrent_turns"
+
+
+async def test_a_limit_of_turns_is_set_kept_and_taken_away(admin: Person) -> None:
+    path = f"/chats/providers/{(await add_provider(admin))['id']}"
+
+    async def patched(body: dict[str, Any]) -> Any:
+        return (await admin.patch(path, body)).json()["max_concurrent_turns"]
+
+    assert (await admin.get(path)).json()["max_concurrent_turns"] is None
+    assert await patched({"max_concurrent_turns": 3}) == 3
+    assert await patched({"enabled": True}) == 3
+    assert await patched({"max_concurrent_turns": None}) is None
+
+
 async def test_unknown_fields_are_named(admin: Person) -> None:
     answer = await admin.post("/chats/providers", OPENAI | {"surprise": 1})
     assert answer.json()["validations"][0]["field"] == "surprise"

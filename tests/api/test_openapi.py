@@ -81,7 +81,11 @@ async def populate(app: FastAPI, settings: Settings) -> tuple[Person, dict[str, 
     server = (await admin.post("/mcp/servers", server)).json()
     chat = (await admin.post("/chats", {"content": text("hi")})).json()
     file = (await admin.http.post(f"{BASE}/chats/files", content=b"hi")).json()
+    user = (await admin.post("/users", {"username": "bob"})).json()
+    token = (await admin.post(f"/users/{user['id']}/tokens", {"name": "t"})).json()
+    group = (await admin.post("/groups", {"name": "g"})).json()
     ids = {"provider": provider, "config": config, "server": server, "chat": chat, "file": file}
+    ids |= {"user": user, "token": token, "group": group}
     return admin, {name: made["id"] for name, made in ids.items()} | {"turn": chat["turn"]["id"]}
 
 
@@ -124,7 +128,7 @@ def name_what_exists(case: Any, ids: dict[str, str]) -> None:
             "mcp_server_ids": [ids["server"]],
             "auth_type": "none",
             "url": "http://127.0.0.1:9/",
-            "icon_url": "/icon.png",
+            "icon_url": "data:image/png;base64,aGk=",
             "api_key_header": "X-Key",
             "custom_headers": {},
         }

@@ -53,7 +53,7 @@ async def post(stage: Stage, chat_id: UUID | None = None, once: Once | None = No
             return await made.send_message(actor, chat_id, turn, once)
         return await made.create_chat(actor, NewChat(turn), once, chat_id=target)
 
-    return await stage.doors[0].submitted(target, allowed, submit)
+    return await stage.doors[0].submitted(target, allowed(), submit)
 
 
 @asynccontextmanager
@@ -113,7 +113,7 @@ async def test_what_fails_before_the_commit_is_no_stream(stage: Stage) -> None:
         raise BadRequest
 
     with pytest.raises(BadRequest):
-        await stage.doors[0].submitted(new_id(), allowed, refused)
+        await stage.doors[0].submitted(new_id(), allowed(), refused)
     assert stage.doors[0].hub.followers == 0
 
 
@@ -321,22 +321,18 @@ async def test_a_deleted_chat_ends_its_streams(stage: Stage) -> None:
     assert watch.events[-1].data["error"]["kind"] == "auth"
 
 
-async def test_a_revoked_token_ends_its_streams(seed: Seed, redis: Redis) -> None:
-    async with staged(seed, redis) as stage:
-        chat_id = await seed.chat_id()
-        answers = [True, Unavailable("away"), False]
-
-        async def still() -> bool:
-            found = answers.pop(0)
-            if isinstance(found, Unavailable):
-                raise found
-            return found
-
-        door = replace(stage.doors[0], pace=Pace(heartbeat_s=0.001, recheck_s=0))
-        async with watching(await door.chat(chat_id, still, cursor=None, after_id=None)) as watch:
-            await watch.over()
-        assert answers == []
-        assert watch.events[-1].data["error"]["kind"] == "auth"
+async def test_a_revoked_permit_ends_its_stream(stage: Stage) -> None:
+    chat_id = await stage.seed.chat_id()
+    permit = allowed()
+    async with watching(
+        await stage.doors[0].chat(chat_id, permit, cursor=None, after_id=None)
+    ) as watch:
+        await watch.until(lambda w: w.view.status)
+        assert permit in permit.held
+        permit.revoke()
+        await watch.over()
+    assert watch.events[-1].data["error"]["kind"] == "auth"
+    assert permit.held == set()
 
 
 async def test_a_process_that_drains_ends_its_streams(stage: Stage) -> None:

@@ -144,10 +144,10 @@ async def test_a_client_that_speaks_is_closed(address: str, chat: str, admin: Pe
 async def test_a_revoked_token_closes_it(
     app: FastAPI, address: str, chat: str, admin: Person, db: Database
 ) -> None:
-    quicken(app, heartbeat_s=0.01, recheck_s=0)
     async with open_socket(address, f"/chats/{chat}/stream", admin) as socket:
         await heard(socket, "status")
         await db.fetch("UPDATE api_tokens SET revoked_at = clock_timestamp()")
+        await app.state.parts.people.revoked(admin.user.id)
         assert (await heard(socket, "chat_error"))["data"]["error"]["kind"] == "auth"
         assert await closing_code(socket) == 1008
 

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from chatd.catalogue import Catalogue, Skipped
+from chatd.catalogue import Catalogue, Pinning, Skipped
+from chatd.catalogue.pinning import WITHIN_S
 from chatd.core.servers import McpServer, Principal
 from chatd.credentials import Credentials
 from chatd.dev.valkey import Valkey
 from chatd.mcp.pool import SessionPool
 from chatd.outbound.factory import Outbound
+from chatd.store.db import Database
 
 MakeCatalogue = Callable[..., Catalogue]
 
@@ -42,15 +44,16 @@ async def redis(valkey: Valkey) -> AsyncGenerator[Redis]:
 
 
 @pytest.fixture
-async def make_catalogue(clock: Clock, redis: Redis) -> AsyncGenerator[MakeCatalogue]:
+async def make_catalogue(clock: Clock, redis: Redis, db: Database) -> AsyncGenerator[MakeCatalogue]:
     """Each call is a process of its own, as far as a catalogue can tell."""
     async with AsyncExitStack() as stack:
         outbound = Outbound(mcp_allowed=[ip_network("127.0.0.0/8")])
         stack.push_async_callback(outbound.aclose)
 
-        def make(**options: Any) -> Catalogue:
+        def make(*, pins_within_s: float = WITHIN_S, **options: Any) -> Catalogue:
             pool = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Credentials())
-            made = Catalogue(redis, pool, clock=clock, **options)
+            pinning = Pinning(db, within_s=pins_within_s)
+            made = Catalogue(redis, pool, pinning, clock=clock, **options)
             stack.push_async_callback(pool.aclose)
             stack.push_async_callback(made.aclose)
             return made

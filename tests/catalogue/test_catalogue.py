@@ -1,9 +1,11 @@
 """How often servers are asked for their tools."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 import pytest
+from redis.asyncio import Redis
 
 from chatd.catalogue import Catalogue, Listing
 from chatd.core.servers import SHARED
@@ -172,3 +174,21 @@ async def test_a_server_that_says_its_tools_changed_is_asked_again_but_not_at_ev
         await catalogue.settled()
         assert await names(catalogue, server) == ["new"]
         assert peer.count("tools/list") == 2
+
+
+async def test_what_may_not_be_used_any_more_is_forgotten_and_the_rest_kept(
+    catalogue: Catalogue, redis: Redis
+) -> None:
+    ada, eve = UUID(int=1), UUID(int=2)
+    async with running(Peer()) as peer:
+        server = server_at(peer.url)
+        for key in (f"user:{ada}:chat:{ada}", f"user:{eve}:chat:{ada}", "shared"):
+            await names(catalogue, server, key)
+        assert catalogue.users == {ada, eve}
+        catalogue.drop(lambda server_id, version, user: user != eve)
+        assert catalogue.users == {ada}
+        catalogue.drop(lambda server_id, version, user: version != server.version)
+        assert catalogue.users == frozenset()
+        await cast(Any, redis).flushall()
+        await names(catalogue, server)
+        assert peer.count("tools/list") == 4

@@ -7,8 +7,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from chatd.core.chats import Actor
+from chatd.dev.valkey import Valkey
+from chatd.queue import POLICY
 from chatd.store import tokens
 from chatd.store.db import Database
 from tests.cli.commands import Chatd
@@ -149,3 +152,25 @@ def test_a_database_that_is_away_is_said_without_its_password(chatd: Chatd) -> N
     assert "database" in result.stderr
     assert "very-secret" not in result.output
     assert "Traceback" not in result.output
+
+
+def said(channel: Any) -> Any:
+    return channel.get_message(timeout=5)
+
+
+def test_a_change_of_policy_is_told_to_what_runs(chatd: Chatd, valkey: Valkey) -> None:
+    with Redis.from_url(valkey.url) as redis, redis.pubsub() as heard:
+        heard.subscribe(POLICY)
+        assert said(heard)["type"] == "subscribe"
+        words = ("admin", "create-model", "--model", "m", "--api-key-stdin")
+        chatd(*words, stdin="sk-key\n", CHATD_REDIS_URL=valkey.url)
+        assert said(heard)["channel"] == POLICY.encode()
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:9/0", "nonsense"])
+def test_without_redis_a_change_is_made_all_the_same(
+    chatd: Chatd, database_url: str, url: str
+) -> None:
+    words = ("admin", "create-model", "--model", "m", "--api-key-stdin")
+    chatd(*words, stdin="sk-key\n", CHATD_REDIS_URL=url)
+    assert len(rows(database_url, "SELECT 1 FROM model_configs")) == 1

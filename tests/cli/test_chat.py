@@ -78,6 +78,31 @@ def test_in_plan_mode_the_demo_tools_are_not_offered(shared_dev: Dev) -> None:
     assert "demo__" not in offered
 
 
+def test_a_plan_is_proposed_approved_and_carried_out(shared_dev: Dev) -> None:
+    plan = json.dumps({"content": "1. Add.\n" + '/call demo__add {"a":2,"b":3}\n/say Done.'})
+    said = f"/plan on\n/call propose_plan {plan}\n/approve-plan Now.\n/tools\n/plan on\n/tools\n"
+    told = chat(shared_dev, said=said)
+    assert told.startswith("Plan:\n│ 1. Add.\n")
+    assert '→ demo__add {"a":2,"b":3}\n← demo__add 5\nDone.\n' in told
+    after, again = told.splitlines()[-2:]
+    assert "demo__add" in after
+    assert "propose_plan" not in after
+    assert "propose_plan" in again
+
+
+def test_without_a_plan_there_is_nothing_to_approve(shared_dev: Dev) -> None:
+    nothing = run("chat", "--data-dir", shared_dev.data, "/approve-plan")
+    assert (nothing.returncode, nothing.stderr) == (
+        1,
+        "There is no plan to approve.\nNothing was said yet.\n",
+    )
+    first = run("chat", "--data-dir", shared_dev.data, "/say first")
+    found = GO_ON.search(first.stdout)
+    assert found is not None
+    refused = run("chat", "--data-dir", shared_dev.data, "--chat", found[1], "/approve-plan")
+    assert (refused.returncode, refused.stderr) == (1, "There is no plan to approve.\n")
+
+
 def test_a_model_is_chosen_by_name(shared_dev: Dev) -> None:
     assert chat(shared_dev, "--model", "scripted-model", "/say chosen") == "chosen"
     refused = run("chat", "--data-dir", shared_dev.data, "--model", "nope", "hi")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 import pytest
 
 from chatd.cli.chat.conversation import Event
@@ -123,6 +124,47 @@ def test_calls_and_results_stand_on_lines_of_their_own() -> None:
     telling.take(message(3, "tool", result("1", "x\ny", media=[{"media_type": "image/png"}])))
     telling.take(message(4, "tool", result("2", "no", is_error=True)))
     assert page.written == 'Let me see.\n→ t {"a":1}\n→ t {}\n← t no\n← t x y [image/png]\n'
+
+
+def planning(name: str, args: str) -> dict[str, Any]:
+    return {**call("1", args), "tool_name": name}
+
+
+def test_a_plan_is_shown_in_full_and_what_to_do_with_it() -> None:
+    page = Page()
+    telling = Telling(page)
+    args = orjson.dumps({"title": "Dig", "content": "1. Dig.\n" + "2. Deeper.\n" * 40}).decode()
+    telling.take(message(2, "assistant", planning("propose_plan", args)))
+    telling.take(message(3, "tool", {**result("1", "{}"), "tool_name": "propose_plan"}))
+    lines = page.written.splitlines()
+    assert lines[:3] == ["Plan Dig:", "│ 1. Dig.", "│ 2. Deeper."]
+    assert len(lines) == 43
+    assert lines[-1] == "/approve-plan carries it out; say anything else to have it changed."
+
+
+def test_questions_are_shown_with_their_options() -> None:
+    page = Page()
+    telling = Telling(page)
+    options = [{"label": "one", "description": "first"}, {"label": "two", "description": "both"}]
+    question = {"header": "Scope", "question": "Which\n← one?", "options": options}
+    args = orjson.dumps({"questions": [question]}).decode()
+    telling.take(message(2, "assistant", planning("ask_user_question", args)))
+    telling.take(message(3, "tool", {**result("1", "x"), "tool_name": "ask_user_question"}))
+    assert page.written == (
+        "You are asked:\n│ Scope: Which\n│ ← one?\n│   1. one: first\n│   2. two: both\n"
+        "What you say next is the answer.\n"
+    )
+
+
+@pytest.mark.parametrize("args", ["{", "[]", "{}", '{"content": " "}', '{"questions": [1]}'])
+@pytest.mark.parametrize("name", ["propose_plan", "ask_user_question"])
+def test_what_cannot_be_proposed_or_asked_is_a_call_like_others(name: str, args: str) -> None:
+    page = Page()
+    telling = Telling(page)
+    telling.take(message(2, "assistant", planning(name, args)))
+    refused = {**result("1", "no", is_error=True), "tool_name": name}
+    telling.take(message(3, "tool", refused))
+    assert page.written == f"→ {name} {args}\n← {name} no\n"
 
 
 def test_a_long_result_is_shortened() -> None:

@@ -33,7 +33,7 @@ async def test_a_plan_turn_sees_only_servers_that_are_allowed_in_it(
 async def test_deny_always_wins_and_an_allow_list_restricts(
     worker: Process, fleet: Fleet, admin: Client, member: Client
 ) -> None:
-    lists = {"tool_allow_list": ["echo", "append"], "tool_deny_list": ["append"]}
+    lists = {"tool_allow_list": ["echo"], "tool_deny_list": ["append"]}
     async with registered(admin, "strict", fleet.demo_url, **lists) as strict:
         only = {"mcp_server_ids": [strict["id"]]}
         _, messages = await member.run("/tools", **only)
@@ -71,6 +71,40 @@ async def test_what_is_forbidden_in_the_middle_of_a_turn_is_not_called_any_more(
     assert text_of(answer) == text_of(result) == told
     assert [row["state"] for row in await journaled(db, posted)] == ["denied"]
     assert appended(fleet, slug) == 0
+
+
+async def test_a_server_taken_out_of_plan_mode_is_neither_called_nor_offered_any_more(
+    worker: Process,
+    fleet: Fleet,
+    model: httpx2.AsyncClient,
+    admin: Client,
+    member: Client,
+    db: Database,
+) -> None:
+    """While a plan turn runs, between the model's being asked and its call."""
+    async with registered(admin, "scout", fleet.demo_url, allow_in_plan_mode=True) as scout:
+        lines = ("/hang 1", call("scout__append", text="scout"), "/tools")
+        posted = await member.create(*lines, plan_mode="plan", mcp_server_ids=[scout["id"]])
+        await _is_asked(model)
+        await admin.patch(f"/mcp/servers/{scout['id']}", {"allow_in_plan_mode": False})
+        assert (await member.ended(posted))["status"] == "completed"
+    _, _, result, answer = await member.messages(posted)
+    assert text_of(result) == "This server may not be used while planning."
+    assert [row["state"] for row in await journaled(db, posted)] == ["denied"]
+    assert _offered([answer]) == []
+    assert appended(fleet, "scout") == 0
+
+
+async def test_a_server_let_into_plan_mode_is_offered_at_the_next_step(
+    worker: Process, fleet: Fleet, model: httpx2.AsyncClient, admin: Client, member: Client
+) -> None:
+    async with registered(admin, "late", fleet.demo_url) as late:
+        lines = ("/hang 1", call("list_agents"), "/tools")
+        posted = await member.create(*lines, plan_mode="plan", mcp_server_ids=[late["id"]])
+        await _is_asked(model)
+        await admin.patch(f"/mcp/servers/{late['id']}", {"allow_in_plan_mode": True})
+        assert (await member.ended(posted))["status"] == "completed"
+        assert _servers(await member.messages(posted)) == {"late"}
 
 
 async def test_a_server_that_is_forced_on_cannot_be_left_out(

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 from chatd.core.config import DEFAULT_SYSTEM_PROMPT
 from chatd.core.work import LoadedTurn
 from chatd.llm.assembly import (
     MAX_SERVER_BYTES,
     MAX_SERVERS_BYTES,
+    PLANNING,
+    PLANNING_AGENT,
     instructions,
     server_instructions,
 )
@@ -38,6 +41,22 @@ def test_an_administrator_may_do_without_ours() -> None:
     prompt = {"text": "Be kind.", "include_default": False}
     assert instructions(turn(deployment=prompt)) == ["Be kind."]
     assert instructions(turn(deployment={"text": "", "include_default": False})) == []
+
+
+def test_a_plan_turn_is_told_so_between_the_deployment_and_the_user() -> None:
+    planning = replace(
+        turn("A chat about cats.", "In rhymes.", deployment={"text": "Be kind."}), plan_mode=True
+    )
+    own = {"plan_mode_instructions": {"text": "Three\u200b steps.\n"}}
+    with_own = replace(planning, deployment={**planning.deployment, **own})
+    user, chat = "<user-instructions>\nIn rhymes.\n</user-instructions>", "A chat about cats."
+    assert instructions(planning) == [DEFAULT_SYSTEM_PROMPT, "Be kind.", PLANNING, user, chat]
+    assert instructions(with_own)[2:] == [PLANNING, "Three steps.", user, chat]
+    child = replace(with_own, parent_chat_id=UUID(int=1))
+    assert instructions(child)[2:] == [PLANNING_AGENT, "Three steps.", user, chat]
+    assert instructions(replace(with_own, plan_mode=False)) == [
+        *(DEFAULT_SYSTEM_PROMPT, "Be kind.", user, chat)
+    ]
 
 
 def test_what_a_reader_does_not_see_reaches_no_model() -> None:

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from chatd.mcp.errors import ServerFailed
-from chatd.mcp.listing import MAX_DESCRIPTION, MAX_TOOLS, MAX_TTL_MS, Pages, ToolList
+from chatd.mcp.listing import MAX_DESCRIPTION, MAX_TITLE, MAX_TOOLS, MAX_TTL_MS, Pages, ToolList
 
 SERVER = UUID(int=1)
 SCHEMA = {"type": "object"}
@@ -27,6 +27,10 @@ UNUSABLE: list[tuple[object, str, str]] = [
     ({"name": 3, "inputSchema": SCHEMA}, "", "unusable_name"),
     ({"name": "x" * 129, "inputSchema": SCHEMA}, "x" * 127 + "…", "unusable_name"),
     ({"name": "add\u202egnp", "inputSchema": SCHEMA}, "addgnp", "unusable_name"),
+    ({"name": "add\nup", "inputSchema": SCHEMA}, "add up", "unusable_name"),
+    ({"name": " add", "inputSchema": SCHEMA}, "add", "unusable_name"),
+    ({"name": "a\x1b[31md", "inputSchema": SCHEMA}, "ad", "unusable_name"),
+    ({"name": "a\ufe00\ufe01", "inputSchema": SCHEMA}, "a", "unusable_name"),
     ({"name": "bad"}, "bad", "unusable_schema"),
     ({"name": "bad", "inputSchema": None}, "bad", "unusable_schema"),
     ({"name": "bad", "inputSchema": {"type": "string"}}, "bad", "unusable_schema"),
@@ -72,6 +76,26 @@ def test_descriptions_are_capped_and_show_all_they_hold() -> None:
     (tool,) = _listed({"name": "a", "inputSchema": SCHEMA, "description": text}).tools
     assert tool.description.startswith("abc\ufffd\nxx")
     assert len(tool.description) == MAX_DESCRIPTION
+
+
+HIDDEN = ["\u202e", "\u2066", "\u200b", "\U000e0041", "\x1b[31m", "\x1b", "\x9b", "\ufe00\ufe0f"]
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_two_definitions_that_look_the_same_are_the_same(hidden: str) -> None:
+    def definition(between: str) -> dict[str, Any]:
+        schema = {"properties": {"p": {"description": f"a{between}b"}}}
+        text = f"a{between}b"
+        return {"name": "t", "title": text, "description": text, "inputSchema": schema}
+
+    (plain,), (dressed,) = (_listed(definition(text)).tools for text in ("", hidden))
+    assert plain == dressed
+
+
+def test_a_title_is_one_line_of_at_most_200_characters() -> None:
+    (tool,) = _listed({"name": "t", "title": "a\n b" + "x" * 300, "inputSchema": SCHEMA}).tools
+    assert tool.title.startswith("a bx")
+    assert len(tool.title) <= MAX_TITLE
 
 
 def test_a_list_without_end_is_cut() -> None:

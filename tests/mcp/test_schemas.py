@@ -10,7 +10,10 @@ EMPTY: dict[str, Any] = {"type": "object", "properties": {}, "required": []}
 
 
 def _nested(levels: int) -> dict[str, Any]:
-    return {"items": _nested(levels - 1)} if levels else {"type": "string"}
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(levels):
+        schema = {"items": schema}
+    return schema
 
 
 USABLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -31,6 +34,24 @@ USABLE: list[tuple[dict[str, Any], dict[str, Any]]] = [
         EMPTY | {"properties": {"a": {"enum": [{"$ref": "data"}]}}},
     ),
     ({"properties": {"a": _nested(10)}}, EMPTY | {"properties": {"a": _nested(10)}}),
+    (
+        {
+            "title": "T\u202et",
+            "properties": {
+                "a": {"description": "A\x1b[8mb\u200b\U000e0041.", "default": "x\ufeff"}
+            },
+        },
+        EMPTY | {"title": "Tt", "properties": {"a": {"description": "Ab.", "default": "x"}}},
+    ),
+    (
+        {"$defs": {"A": {"items": {"examples": [{"k\u2066": ["v\x07"]}]}}}},
+        EMPTY | {"$defs": {"A": {"items": {"examples": [{"k": ["v"]}]}}}},
+    ),
+    (
+        {"properties": {"description": {"enum": ["a"]}, "p": {"pattern": "^[^\x01-\x1f]+$"}}},
+        EMPTY
+        | {"properties": {"description": {"enum": ["a"]}, "p": {"pattern": "^[^\x01-\x1f]+$"}}},
+    ),
 ]
 
 UNUSABLE: list[tuple[object, str]] = [
@@ -63,6 +84,12 @@ UNUSABLE: list[tuple[object, str]] = [
     ({"properties": {"a": _nested(150)}}, "nested too deeply"),
     ({"anyOf": [{}] * 15_000, "type": "object"}, "more than 2000 parts"),
     ({"description": "x" * 70_000}, "larger than 64 KiB"),
+    ({"properties": {"a\u200b": {}}}, "invisible"),
+    ({"properties": {"a": {"enum": ["b\U000e0041"]}}}, "invisible"),
+    ({"properties": {"description": {"const": "\x1b[2J"}}}, "invisible"),
+    ({"properties": {"a": {"pattern": "\u202e"}}}, "invisible"),
+    ({"required": ["a\u2060"]}, "invisible"),
+    ({"properties": {"a": _nested(5000)}}, "nested too deeply"),
 ]
 
 

@@ -143,3 +143,46 @@ async def test_a_failure_to_connect_is_told_to_all_who_wait(pool: SessionPool) -
         del peer.says["server/discover"]
         assert len((await pool.list_tools(server, SHARED)).tools) == 1
     assert [f.reason for f in failures if isinstance(f, ServerFailed)] == ["auth_required"] * 5
+
+
+async def test_what_may_not_be_used_any_more_is_closed_and_the_rest_stays(
+    pool: SessionPool,
+) -> None:
+    ada, eve = UUID(int=1), UUID(int=2)
+    async with running(Peer(modern=False)) as peer:
+        peer.says["DELETE"] = _goodbye
+        server = server_at(peer.url)
+        for user in (ada, eve):
+            await call(pool, server, Principal(f"user:{user}", user), "add", {})
+        await call(pool, server, SHARED, "add", {})
+        assert pool.users == {ada, eve}
+        pool.drop(
+            lambda server_id, version, user: (server_id, version, user) != (server.id, 1, eve)
+        )
+        await peer.until("DELETE")
+        assert pool.users == {ada}
+        for principal in (SHARED, Principal(f"user:{ada}", ada), Principal(f"user:{eve}", eve)):
+            await call(pool, server, principal, "add", {})
+    assert peer.count("initialize") == 4
+
+
+async def test_a_call_in_flight_ends_before_its_session_closes(pool: SessionPool) -> None:
+    release = asyncio.Event()
+
+    async def wait(exchange: Exchange, message: dict[str, Any]) -> None:
+        await release.wait()
+        await result(exchange, message, {"content": []})
+
+    async with running(Peer(modern=False)) as peer:
+        peer.says |= {"DELETE": _goodbye, "tools/call": wait}
+        server = server_at(peer.url)
+        busy = asyncio.create_task(call(pool, server, SHARED, "add", {}))
+        await peer.until("tools/call")
+        pool.drop(lambda server_id, version, user: False)
+        assert peer.count("DELETE") == 0
+        release.set()
+        assert (await busy).outcome == "done"
+        await peer.until("DELETE")
+        del peer.says["tools/call"]
+        assert (await call(pool, server, SHARED, "add", {})).outcome == "done"
+    assert peer.count("initialize") == 2

@@ -132,9 +132,18 @@ def test_a_definition_hash_moves_with_what_the_server_says_and_with_nothing_else
     hashes = {
         offer([(server, [listed])]).tools[0].definition_hash
         for server in (make_server(), make_server("other", model_intent=True))
-        for listed in (spec, turned, replace(spec, read_only=True))
+        for listed in (spec, turned)
     }
     assert len(hashes) == 1
-    for change in ({"description": "x"}, {"name": "x"}, {"input_schema": {"type": "object"}}):
+    changes: list[dict[str, Any]] = [
+        {"description": "x"},
+        {"name": "x"},
+        {"title": "x"},
+        {"input_schema": {"type": "object"}},
+        {"read_only": True},
+        {"idempotent": True},
+        {"destructive": False},
+    ]
+    for change in changes:
         changed = replace(spec, **change)
         assert offer([(make_server(), [changed])]).tools[0].definition_hash not in hashes

@@ -38,6 +38,20 @@ def test_what_policy_decides_by_is_read_by_policy_only() -> None:
     assert found == set()
 
 
+OFFERING = {"offer", "select_builtins", "select_dynamic"}
+"""Functions that make up what a model is offered."""
+
+
+def test_turns_and_explanations_are_offered_tools_by_one_function() -> None:
+    callers = {
+        path.relative_to(ROOT).as_posix()
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in OFFERING
+    }
+    assert callers == {"explaining.py"}
+
+
 def _may(path: Path) -> bool:
     place = path.relative_to(ROOT).as_posix()
     return any(place == known or place.startswith(f"{known}/") for known in MAY_READ)

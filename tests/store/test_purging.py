@@ -1,6 +1,7 @@
 """Removing what is over."""
 
 import asyncio
+from hashlib import sha256
 from uuid import UUID
 
 import pytest
@@ -29,20 +30,34 @@ async def test_a_deleted_chats_rows_go_and_its_journal_keeps_no_words(seed: Seed
     assert await purging.purge_chats(seed.db, grace_s=0) == 1
     assert [await count(seed, table) for table in ("chats", "turns", "chat_messages")] == [1, 1, 2]
     lines = await seed.db.fetch(
-        "SELECT tool_name, state, user_id, arguments, result FROM tool_calls"
+        "SELECT tool_name, state, user_id, arguments, result, arguments_sha256 FROM tool_calls"
         " WHERE turn_id = $1 ORDER BY position",
         gone.turn_id,
     )
-    owner = seed.actor.user_id
+    owner, digest = seed.actor.user_id, sha256(b"{}").hexdigest()
     assert [tuple(line) for line in lines] == [
-        ("demo__add", "done", owner, None, None),
-        ("demo__add", "cancelled", owner, None, None),
+        ("demo__add", "done", owner, None, None, digest),
+        ("demo__add", "cancelled", owner, None, None, digest),
     ]
     untouched = await one(
         seed.db, "SELECT count(arguments) FROM tool_calls WHERE turn_id = $1", kept.turn_id
     )
     assert untouched[0] == 2
     assert await purging.purge_chats(seed.db, grace_s=0) == 0
+
+
+async def test_a_journals_lines_are_forgotten_only_after_their_chat(seed: Seed) -> None:
+    kept, gone = await seed.claimed(), await seed.claimed()
+    for claim in (kept, gone):
+        await commit_calls(seed, claim)
+    await seed.db.fetch("UPDATE tool_calls SET intended_at = intended_at - interval '40 days'")
+    await delete_chat(seed.db, seed.actor, gone.chat_id)
+    last = await purging.forget_calls(seed.db, 30)
+    assert (last is not None, await count(seed, "tool_calls")) == (True, 4)
+    await purging.purge_chats(seed.db, grace_s=0)
+    await purging.forget_calls(seed.db, 30)
+    rows = await seed.db.fetch("SELECT DISTINCT chat_id FROM tool_calls")
+    assert [row["chat_id"] for row in rows] == [kept.chat_id]
 
 
 async def test_the_journals_of_the_chats_below_lose_their_words_too(seed: Seed) -> None:

@@ -8,11 +8,13 @@ import orjson
 import pytest
 from pydantic import SecretStr
 
-from chatd.core.errors import Conflict, NotFound
+from chatd.core.errors import BadRequest, Conflict, NotFound
 from chatd.store import policy_state, servers
 from chatd.store.db import Database
 from chatd.store.secrets import KeyRing
-from chatd.store.servers import ServerSettings, View
+from chatd.store.server_views import View
+from chatd.store.servers import ServerSettings
+from tests.seed import make_group, make_user
 
 KEYS = KeyRing({"k1": os.urandom(32)})
 
@@ -111,16 +113,56 @@ async def test_a_slug_is_given_once(db: Database) -> None:
         await update(db, made["id"], slug="other")
 
 
-async def test_only_enabled_ones_when_asked(db: Database) -> None:
+async def test_a_user_sees_the_enabled_ones_they_may_use(db: Database) -> None:
+    ada, max_ = await make_user(db, "ada"), await make_user(db, "max")
+    group = await make_group(db, "support", ada.user_id)
     hidden = await create(db, slug="b")
     shown = await create(db, slug="a", enabled=True)
+    theirs = await create(db, slug="c", enabled=True, access="groups", group_ids=(group,))
+    nobodys = await create(db, slug="d", enabled=True, access="groups")
+    every = [shown, hidden, theirs, nobodys]
+    seen = {None: every, ada.user_id: [shown, theirs], max_.user_id: [shown]}
     async with db.transaction() as session:
-        every = await servers.list_servers(session, enabled_only=False)
-        assert [view["slug"] for view in every] == ["a", "b"]
-        assert await servers.list_servers(session, enabled_only=True) == [shown]
-        with pytest.raises(NotFound):
-            await servers.get_server(session, UUID(hidden["id"]), enabled_only=True)
-        assert await servers.get_server(session, UUID(hidden["id"])) == hidden
+        for user_id, views in seen.items():
+            assert await servers.list_servers(session, visible_to=user_id) == views
+            for view in every:
+                read = servers.get_server(session, UUID(view["id"]), visible_to=user_id)
+                if view in views:
+                    assert await read == view
+                else:
+                    with pytest.raises(NotFound):
+                        await read
+
+
+async def test_groups_are_replaced_as_a_whole(db: Database) -> None:
+    first, second = await make_group(db, "first"), await make_group(db, "second")
+    made = await create(db, access="groups", group_ids=(first, first))
+    assert made["group_ids"] == [str(first)]
+    changed = await update(db, made["id"], access="groups", group_ids=(second,))
+    assert (changed["group_ids"], changed["version"]) == ([str(second)], 2)
+    gone = UUID(int=1)
+    with pytest.raises(BadRequest, match="group IDs") as refused:
+        await update(db, made["id"], access="groups", group_ids=(second, gone))
+    assert refused.value.detail == f"Invalid IDs: {gone}"
+
+
+async def test_oauth_and_signing_secrets_are_kept_encrypted_and_forgotten(db: Database) -> None:
+    oauth2 = {
+        "auth_type": "oauth2",
+        "oauth2_client_id": "chatd",
+        "oauth2_client_secret": SecretStr("client-secret"),
+        "oauth2_auth_url": "https://sso.example/authorize",
+        "oauth2_token_url": "https://sso.example/token",
+    }
+    made = await create(db, **oauth2, signing_secret=SecretStr("signing-secret"))
+    assert (made["has_oauth2_secret"], made["has_signing_secret"]) == (True, True)
+    assert await secret(db, "oauth2_client_secret") == "client-secret"
+    assert await secret(db, "signing_secret") == "signing-secret"
+    changed = await update(db, made["id"], **API_KEY)
+    assert (changed["has_oauth2_secret"], changed["oauth2_client_id"]) == (False, "")
+    assert (changed["oauth2_auth_url"], changed["has_signing_secret"]) == ("", True)
+    changed = await update(db, made["id"], signing_secret=SecretStr(""))
+    assert changed["has_signing_secret"] is False
 
 
 async def test_a_deleted_server_is_gone(db: Database) -> None:

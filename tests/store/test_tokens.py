@@ -50,7 +50,7 @@ async def test_a_token_lets_its_holder_in(db: Database, user: User) -> None:
     actor = await tokens.authenticate(db, tokens.sha256(text))
     assert actor is not None
     assert (actor.user_id, actor.role, actor.token_id) == (user.id, "admin", token.id)
-    assert await tokens.token_alive(db, token.id)
+    assert await tokens.tokens_alive(db, [token.id]) == {token.id}
 
 
 async def test_only_the_hash_is_kept(db: Database, user: User) -> None:
@@ -72,7 +72,7 @@ async def test_a_revoked_token_is_refused_at_once(db: Database, user: User) -> N
     await revoke(db, token.id)
     assert (await stored(db, user)).revoked_at == first
     assert await tokens.authenticate(db, tokens.sha256(text)) is None
-    assert not await tokens.token_alive(db, token.id)
+    assert await tokens.tokens_alive(db, [token.id]) == set()
 
 
 async def test_an_expired_token_is_refused(db: Database, user: User) -> None:
@@ -80,7 +80,7 @@ async def test_an_expired_token_is_refused(db: Database, user: User) -> None:
     past = datetime.now(UTC) - timedelta(seconds=1)
     token = await add(db, user, text, expires_at=past)
     assert await tokens.authenticate(db, tokens.sha256(text)) is None
-    assert not await tokens.token_alive(db, token.id)
+    assert await tokens.tokens_alive(db, [token.id]) == set()
 
 
 async def test_a_suspended_users_token_is_refused(db: Database, user: User) -> None:
@@ -88,7 +88,7 @@ async def test_a_suspended_users_token_is_refused(db: Database, user: User) -> N
     token = await add(db, user, text)
     await run(db, "UPDATE users SET suspended = true")
     assert await tokens.authenticate(db, tokens.sha256(text)) is None
-    assert not await tokens.token_alive(db, token.id)
+    assert await tokens.tokens_alive(db, [token.id]) == set()
 
 
 async def test_an_unknown_token_is_refused(db: Database) -> None:

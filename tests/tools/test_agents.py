@@ -103,12 +103,15 @@ def test_an_agent_that_is_not_done_is_reported_as_running() -> None:
 def test_agents_are_for_root_chats_and_some_tools_for_planning(name: str, planning: bool) -> None:
     (tool,) = [tool for tool in AGENT_TOOLS if tool.spec.name == name]
     assert builtin_refusal(tool, Situation()) is None
-    assert builtin_refusal(tool, Situation(is_child=True)) == "root_only"
+    refused = builtin_refusal(tool, Situation(is_child=True))
+    assert refused is not None
+    assert refused.reason == "root_only"
     assert (builtin_refusal(tool, Situation(plan_mode=True)) is None) is planning
 
 
 def test_a_chat_that_explores_only_reads() -> None:
     (spawn,) = [tool for tool in AGENT_TOOLS if tool.spec.name == "spawn_agent"]
     refusal = builtin_refusal(spawn, Situation(explore=True))
-    assert refusal == "explore_only_reads"
+    assert refusal is not None
+    assert refusal.reason == "explore_only_reads"
     assert builtin_refusal(READ_RESULT, Situation(is_child=True, explore=True)) is None

@@ -91,6 +91,8 @@ class Bench:
                         lines.append(f"{part['tool_name']}({part['args']})")
                     case "tool-result":
                         lines.append(f"-> {part['result']}")
+                    case "file-reference":
+                        lines.append(part["content"])
                     case _:
                         lines.append(part["text"])
         return lines

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from chatd.core.errors import LeaseLost
+from chatd.core.reasons import SENTENCES
 from chatd.core.tools import ToolCall, ToolResult
 from chatd.core.work import Claim, PlannedCall
 from chatd.store import work
@@ -134,3 +135,24 @@ async def test_a_server_the_chat_did_not_choose_is_nobodys_business(bench: Bench
     await make_server(bench.seed.db, "gone", availability="default_off")
     toolbox = await opened(bench, await bench.claim("/say x"))
     assert toolbox.notices == []
+
+
+async def test_a_tool_that_is_not_what_was_pinned_is_not_offered_and_a_user_hears_why(
+    bench: Bench,
+) -> None:
+    claim = await bench.claim("/say x")
+    before = await opened(bench, claim)
+    await bench.seed.db.fetch("UPDATE tool_pins SET definition_hash = 'x' WHERE tool_name = 'add'")
+    url = (await one(bench.seed.db, "SELECT url FROM mcp_server_configs"))["url"]
+    await change_server(
+        bench.seed.db,
+        bench.server_id,
+        url=url,
+        availability="default_on",
+        tool_changes="quarantine",
+    )
+    toolbox = await opened(bench, claim)
+    assert before.by_name.keys() - toolbox.by_name.keys() == {"demo__add"}
+    assert [(notice["code"], notice["message"]) for notice in toolbox.notices] == [
+        ("changed", f"demo: add: {SENTENCES['changed']}")
+    ]

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from chatd.dev.children import Child, Spec, start_child
 from chatd.dev.valkey import Valkey
 from chatd.queue import QUEUE, WAKE_JOB, WAKE_LIST, to_bytes
+from chatd.store.processes import list_processes
 from tests.e2e.fleet import CHATD, ROOT
 from tests.turn.bench import Bench
 from tests.waiting import until
@@ -102,3 +103,19 @@ async def test_without_redis_turns_run_and_with_it_again_they_are_heard_of(
     await unseen(bench)
     await cast(Any, bench.redis).rpush(WAKE_LIST, "any")
     await until(lambda: ended(bench))
+
+
+async def test_a_worker_says_that_it_lives_and_that_it_goes(bench: Bench, worker: Child) -> None:
+    await bench.seed.chat("/say hello")
+    await until(lambda: ended(bench))
+    db = bench.seed.db
+    await until(lambda: list_processes(db))
+    (row,) = await list_processes(db)
+    assert (row.kind, row.capacity, row.live) == ("worker", 100, True)
+    assert row.key_ids == {"test"}
+    turns = await db.fetch("SELECT worker_id FROM turns")
+    assert {turn["worker_id"] for turn in turns} <= {row.id, None}
+    await worker.stop()
+    (gone,) = await list_processes(db)
+    assert gone.left_at is not None
+    assert not gone.live

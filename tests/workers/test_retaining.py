@@ -8,7 +8,7 @@ from chatd.store.db import Database
 from chatd.stream.publisher import Publisher
 from tests.seed import Seed, answer
 from tests.store.working import finish
-from workers.jobs import JobDeps, retain
+from workers.jobs import JobDeps, forget, retain
 
 
 def context(db: Database, redis: Redis) -> dict[str, JobDeps]:
@@ -41,4 +41,42 @@ async def test_two_workers_at_once_archive_once_then_remove(seed: Seed, redis: R
 async def test_it_waits_for_its_next_time_while_postgresql_is_away(redis: Redis) -> None:
     nowhere = Database("postgresql://x:x@127.0.0.1:9/x", pool_size=1)
     await retain(context(nowhere, redis))
+    await forget(context(nowhere, redis))
     await nowhere.close()
+
+
+async def test_lines_of_the_audit_log_go_when_they_have_been_kept_long_enough(
+    db: Database, redis: Redis
+) -> None:
+    line = (
+        "INSERT INTO {table} (at, {columns})"
+        " SELECT clock_timestamp() - interval '20 days', {values}"
+        " FROM generate_series(1, 5000)"
+    )
+    entry = line.format(
+        table="audit_log",
+        columns="action, target_type, target_id, request_id",
+        values="'update', 'chat', '', ''",
+    )
+    connection = line.format(
+        table="connection_log",
+        columns="server_id, server_slug, process, outcome, error_code, duration_ms",
+        values="gen_random_uuid(), '', '', 'failed', '', 0",
+    )
+    for statement in (entry, connection):
+        await db.fetch(statement)
+    deps = context(db, redis)
+
+    async def left() -> list[int]:
+        tables = ("audit_log", "connection_log")
+        rows = [await db.fetch_one(f"SELECT count(*) AS n FROM {table}") for table in tables]
+        return [row["n"] for row in rows if row is not None]
+
+    await forget(deps)
+    assert await left() == [5000, 5000]
+    await db.fetch(
+        "INSERT INTO deployment_settings (key, value) VALUES"
+        """ ('audit', '{"retention_days": 10, "connection_retention_days": 0}')"""
+    )
+    await asyncio.gather(forget(deps), forget(deps))
+    assert await left() == [0, 5000]

@@ -8,7 +8,8 @@ import orjson
 
 from chatd.cli.chat import forms
 from chatd.cli.chat.conversation import Refused, Unreachable
-from chatd.cli.chat.telling import Screen, short
+from chatd.cli.chat.telling import Screen
+from chatd.cli.chat.wording import quoted, short
 
 Item = dict[str, Any]
 Approve = Literal["all", "none"]
@@ -88,7 +89,7 @@ class Asking:
             style="bold",
         )
         text = pretty(item["args"])
-        whole = _quoted(text)
+        whole = quoted(text)
         bounded = _bounded(whole)
         self._screen.line(bounded)
         more = ", ? shows all" if bounded != whole else ""
@@ -119,7 +120,7 @@ class Asking:
 
     def _question(self, item: Item) -> None:
         self._screen.line(f"{short(item['tool_name'])} asks:", style="bold")
-        self._screen.line(_bounded(_quoted(item["message"])))
+        self._screen.line(_bounded(quoted(item["message"])))
         if item["mode"] == "url":
             self._visit(item)
             return
@@ -134,7 +135,7 @@ class Asking:
     def _visit(self, item: Item) -> None:
         """The page is never opened for them, and its address is shown in full."""
         self._screen.line("Open this page yourself, if you trust it:", style="bold")
-        self._screen.line(_quoted(str(item["url"])))
+        self._screen.line(quoted(str(item["url"])))
         try:
             said = self._screen.ask("Done? [y/N/!cancel] ").strip().lower()
         except EOFError:
@@ -154,7 +155,7 @@ class Asking:
 
     def _result(self, item: Item) -> dict[str, Any]:
         self._screen.line(f"{short(item['tool_name'])} is yours to run:", style="bold")
-        self._screen.line(_bounded(_quoted(pretty(item["args"]))))
+        self._screen.line(_bounded(quoted(pretty(item["args"]))))
         said = self._screen.ask("Its result, text or JSON [!error TEXT]: ").strip()
         is_error = said.startswith("!error")
         output = said.removeprefix("!error").strip()
@@ -178,11 +179,6 @@ def _read(said: str) -> Any:
         return orjson.loads(said)
     except ValueError:
         return said
-
-
-def _quoted(text: str) -> str:
-    """Each line marked, so that none of them passes for one of ours."""
-    return "\n".join(f"│ {line}" for line in text.splitlines() or [""])
 
 
 def _bounded(text: str) -> str:

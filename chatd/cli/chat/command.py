@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from chatd.cli.chat import plans
 from chatd.cli.chat.asking import Approve, Asking
 from chatd.cli.chat.conversation import Conversation
 from chatd.cli.chat.screen import Screen
@@ -48,6 +49,8 @@ def chat(
     data_dir: DataDir = Path(".chatd"),
 ) -> None:
     """Say something and watch the answer stream in.
+
+    /approve-plan carries the newest plan out. At the prompt, /plan on and /plan off switch.
 
     In a terminal you are asked what the turn needs of you; elsewhere, and with --json, the command
     says what it waits for and ends with 3. It ends with 1 when the turn did not complete, with 130
@@ -109,6 +112,10 @@ def _converse(watching: Watching, options: dict[str, Any]) -> Ended:
     """A turn for each line. What goes wrong with one is said, and the next may be better."""
     ended = Ended.COMPLETED
     for line in _lines():
+        mode = plans.SWITCHES.get(" ".join(line.split()))
+        if mode is not None:
+            options["plan_mode"] = mode
+            continue
         try:
             ended = _say(watching, line, options)
         except ChatdError as error:
@@ -133,4 +140,9 @@ def _lines() -> Iterator[str]:
 def _say(watching: Watching, text: str, options: dict[str, Any]) -> Ended:
     if not text.strip():
         raise Nowhere("There is nothing to say.")
+    more = plans.approval(text)
+    if more is not None:
+        ended = watching.approve_plan(more)
+        options.pop("plan_mode", None)  # or the next message would turn it on again
+        return ended
     return watching.say({"content": [{"type": "text", "text": text}], **options})

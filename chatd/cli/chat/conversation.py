@@ -90,6 +90,14 @@ class Conversation:
         self._turn = _Turn(self.chat_id, body)
         return self.follow()
 
+    def approve_plan(self, words: str) -> Generator[Event]:
+        """Have the chat's newest plan carried out, and yield that turn's events; see `follow`."""
+        if self.chat_id is None:
+            raise Refused("There is no plan to approve.", detail="Nothing was said yet.")
+        body = {"content": [{"type": "text", "text": words}]} if words else {}
+        self._turn = _Turn(self.chat_id, body, "plan/approve")
+        return self.follow()
+
     def follow(self) -> Generator[Event]:
         """Yield the turn's events from where we left it to its last one.
 
@@ -208,14 +216,16 @@ class _Patience:
 class _Turn:
     """How far we are with one message: what to ask for next, and which events are about it."""
 
-    def __init__(self, chat_id: str | None, body: dict[str, Any]) -> None:
+    def __init__(
+        self, chat_id: str | None, body: dict[str, Any], command: str = "messages"
+    ) -> None:
         self.chat_id = chat_id
         self.unsent = True
         self.ended = False
         self.asked: Event | None = None
         """What it waits for, until that is told."""
         self.id: str | None = None
-        self._path = f"/chats/{chat_id}/messages" if chat_id else "/chats"
+        self._path = f"/chats/{chat_id}/{command}" if chat_id else "/chats"
         self._body = body
         # The same message again, when we do not know whether the first one arrived.
         self._key = uuid4().hex

@@ -3,7 +3,8 @@
 import math
 from typing import Any, cast
 
-from chatd.cli.chat.telling import Screen, short
+from chatd.cli.chat.telling import Screen
+from chatd.cli.chat.wording import short
 from chatd.mcp.forms import form_problem
 
 _YES = {"y", "yes", "true", "1"}

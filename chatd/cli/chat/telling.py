@@ -2,10 +2,9 @@
 
 from typing import Any, Protocol
 
+from chatd.cli.chat import plans
 from chatd.cli.chat.conversation import Event
-
-SHOWN = 300
-"""Characters of a tool's arguments or result."""
+from chatd.cli.chat.wording import short
 
 
 class Screen(Protocol):
@@ -100,7 +99,11 @@ class Telling:
         self._screen.rest()
         calls = [part for part in parts if part["type"] == "tool-call"]
         for call in calls:
-            self._screen.line(f"→ {call['tool_name']} {short(call['args'])}", style="cyan")
+            told = plans.shown(call)
+            if told is not None:
+                self._screen.line(told)
+            else:
+                self._screen.line(f"→ {call['tool_name']} {short(call['args'])}", style="cyan")
         if calls:
             names = ", ".join(call["tool_name"] for call in calls)
             self._screen.wait(f"running {names}")
@@ -109,6 +112,10 @@ class Telling:
         if part["tool_call_id"] in self._results:
             return
         self._results.add(part["tool_call_id"])
+        told = plans.TOLD.get(part["tool_name"])
+        if told is not None and not part["is_error"]:
+            self._screen.line(told, style="bold")
+            return
         media = "".join(f" [{each['media_type']}]" for each in part.get("media", ()))
         style = "red" if part["is_error"] else "green"
         self._screen.line(f"← {part['tool_name']} {short(part['result'])}{media}", style=style)
@@ -137,9 +144,3 @@ class Telling:
                 )
             case _:
                 pass
-
-
-def short(text: str) -> str:
-    """On one line, and not all of it."""
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN else f"{line[:SHOWN]} … ({len(text)} characters)"

@@ -49,9 +49,16 @@ class Watching:
 
     def say(self, body: dict[str, Any]) -> Ended:
         """Send the message and watch its turn. Raises what `Conversation.follow` does."""
+        return self._through(self._conversation.say(body))
+
+    def approve_plan(self, words: str) -> Ended:
+        """The same for the turn that carries the newest plan out."""
+        return self._through(self._conversation.approve_plan(words))
+
+    def _through(self, events: Generator[Event]) -> Ended:
         show = self._shows or Telling(self._screen).take
         try:
-            return self._watch(self._conversation.say(body), show)
+            return self._watch(events, show)
         except KeyboardInterrupt:
             return self._stop(show)
         finally:

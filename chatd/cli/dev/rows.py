@@ -130,7 +130,7 @@ async def _use_provider(
 
 
 async def _use_demo_server(session: AsyncSession, keys: KeyRing, url: str) -> None:
-    for view in await servers.list_servers(session, enabled_only=False):
+    for view in await servers.list_servers(session):
         if view["slug"] == DEMO_SLUG:
             if view["url"] != url:
                 changes = ServerPatch(url=url).to_settings(view)

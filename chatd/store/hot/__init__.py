@@ -10,9 +10,12 @@ Worker writes carry the lease in `fence`; without it they write nothing and retu
 
 from chatd.store.hot.claiming import (
     CLAIM,
+    CLAIM_LIMITED,
     GROUPS,
     LEASES,
+    LIMITED,
     LOAD,
+    LOCK_CLAIMS,
     RELOAD,
     RENEW,
     SERVER_ROW,
@@ -28,13 +31,21 @@ from chatd.store.hot.committing import (
     MARK_SENT,
     RECORD_RESULT,
 )
-from chatd.store.hot.pieces import ACTIVE, CHAT_COLUMNS, LEASE, TURN_COLUMNS, USABLE_MODEL
+from chatd.store.hot.pieces import (
+    ACTIVE,
+    CHAT_COLUMNS,
+    LEASE,
+    MAY_USE,
+    TURN_COLUMNS,
+    USABLE_MODEL,
+)
 from chatd.store.hot.submitting import CREATE_CHAT, SUBMIT
 
 __all__ = [
     "ACTIVE",
     "CHAT_COLUMNS",
     "CLAIM",
+    "CLAIM_LIMITED",
     "COMMIT_COMPACTION",
     "COMMIT_RESULTS",
     "COMMIT_STEP",
@@ -45,8 +56,11 @@ __all__ = [
     "LANDED",
     "LEASE",
     "LEASES",
+    "LIMITED",
     "LOAD",
+    "LOCK_CLAIMS",
     "MARK_SENT",
+    "MAY_USE",
     "RECORD_RESULT",
     "RELOAD",
     "RENEW",

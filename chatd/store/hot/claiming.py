@@ -2,17 +2,19 @@
 
 from chatd.store.hot.pieces import LEASE
 
-CLAIM = f"""
+_BUSY = """
 WITH busy AS (
     SELECT owner_id, count(*) AS turns FROM turns
     WHERE status IN ('running', 'interrupting') GROUP BY owner_id
-), ranked AS (
-    SELECT t.id, t.pending_at, coalesce(served.place, 0) AS place, coalesce(busy.turns, 0)
-        + row_number() OVER (PARTITION BY t.owner_id ORDER BY t.pending_at) AS rank
-    FROM turns t LEFT JOIN busy USING (owner_id)
-        LEFT JOIN unnest($3::uuid[]) WITH ORDINALITY AS served(owner_id, place) USING (owner_id)
-    WHERE t.status = 'pending'
-    ORDER BY rank, place, t.pending_at LIMIT 256
+)"""
+
+_RANK = """coalesce(served.place, 0) AS place, coalesce(busy.turns, 0)
+        + row_number() OVER (PARTITION BY t.owner_id ORDER BY t.pending_at) AS rank"""
+
+_WAITING = """turns t LEFT JOIN busy USING (owner_id)
+        LEFT JOIN unnest($3::uuid[]) WITH ORDINALITY AS served(owner_id, place) USING (owner_id)"""
+
+_CLAIMED = f"""
 ), head AS (
     SELECT t.id, t.chat_id FROM ranked JOIN turns t ON t.id = ranked.id
         JOIN chats c ON c.id = t.chat_id
@@ -32,11 +34,53 @@ WHERE t.id = head.id
 RETURNING t.id, t.chat_id, t.owner_id, t.lease_id, t.attempt, t.commits, t.version, t.traceparent,
     extract(epoch FROM clock_timestamp() - t.pending_at)::float8 AS waited_s
 """
+
+LIMITED = """EXISTS (SELECT 1 FROM model_providers p
+            WHERE p.max_concurrent_turns IS NOT NULL AND p.deleted_at IS NULL)"""
+
+CLAIM = f"""
+{_BUSY}, ranked AS (
+    SELECT t.id, t.pending_at, {_RANK}
+    FROM {_WAITING}
+    WHERE t.status = 'pending'
+        AND (SELECT NOT claims_paused AND NOT {LIMITED} FROM policy_state)
+    ORDER BY rank, place, t.pending_at LIMIT 256
+{_CLAIMED}
+"""
 """Rank: how many turns its owner would have running with this one, so every owner's first is in
 the window however many another has pending. Between equals, whose owner this worker has not
 served lately ($3, the latest last) comes first: at capacity 1 nothing runs when it claims, and the
 oldest would else be the same owner's every time. $4: an owner's limit, 0 for none. Claims at the
-same moment rank alike, so they do not pass it together."""
+same moment rank alike, so they do not pass it together.
+
+It claims nothing where a provider has a limit, of which this worker may not have heard yet."""
+
+LOCK_CLAIMS = "SELECT pg_advisory_xact_lock(hashtextextended('chatd claims', 0))"
+"""Those that count a provider's running turns take turns, so that they do not pass a limit."""
+
+CLAIM_LIMITED = f"""
+{_BUSY}, room AS (
+    SELECT p.id, p.max_concurrent_turns - count(r.id) AS turns
+    FROM model_providers p LEFT JOIN model_configs m ON m.provider_id = p.id
+        LEFT JOIN turns r ON r.model_config_id = m.id AND r.status IN ('running', 'interrupting')
+    WHERE p.max_concurrent_turns IS NOT NULL AND p.deleted_at IS NULL GROUP BY p.id
+), waiting AS (
+    SELECT t.id, t.pending_at, room.id AS provider, room.turns AS room, {_RANK}
+    FROM {_WAITING} JOIN chats c ON c.id = t.chat_id
+        LEFT JOIN model_configs m ON m.id = t.model_config_id
+        LEFT JOIN room ON room.id = m.provider_id
+    WHERE t.status = 'pending' AND NOT (SELECT claims_paused FROM policy_state)
+        AND NOT c.archived AND c.deleted_at IS NULL AND coalesce(room.turns, 1) > 0
+), seated AS (
+    SELECT *, row_number() OVER (PARTITION BY provider ORDER BY rank, place, pending_at) AS seat
+    FROM waiting WHERE $4::int = 0 OR rank <= $4
+), ranked AS (
+    SELECT * FROM seated WHERE room IS NULL OR seat <= room
+    ORDER BY rank, place, pending_at LIMIT 256
+{_CLAIMED}
+"""
+"""The same for providers with limits, run under `LOCK_CLAIMS`. What has to wait for a provider is
+left out before anything is ranked: it holds up nobody, not even its owner's other turns."""
 
 SERVER_ROW = """
     jsonb_build_object('id', s.id, 'slug', s.slug, 'display_name', s.display_name,
@@ -107,7 +151,7 @@ SELECT t.id, t.chat_id, t.owner_id, t.kind, t.plan_mode, t.reasoning_effort, t.m
             SELECT max(last.step) FROM tool_calls last WHERE last.turn_id = t.id)) AS journal,
     (SELECT json_agg(json_build_object('id', i.id, 'step', i.step, 'position', i.position,
             'kind', i.kind, 'state', i.state, 'data', i.data, 'memory', i.memory,
-            'answer', i.answer) ORDER BY i.created_at, i.id)
+            'answer', i.answer, 'answered_by', i.answered_by) ORDER BY i.created_at, i.id)
         FROM open_items i WHERE i.turn_id = t.id AND i.step = (
             SELECT max(last.step) FROM open_items last WHERE last.turn_id = t.id)) AS items
 FROM turns t JOIN chats c ON c.id = t.chat_id

@@ -9,6 +9,11 @@ USABLE_MODEL = """
     WHERE m.deleted_at IS NULL AND m.enabled AND p.enabled
 """
 
+MAY_USE = """(s.access = 'everyone' OR EXISTS (
+        SELECT 1 FROM mcp_server_groups sg JOIN group_members gm USING (group_id)
+        WHERE sg.server_id = s.id AND gm.user_id = {user}))"""
+"""Whether a user may use the server `s`, by its groups; administrators are no exception."""
+
 TURN_COLUMNS = """
     t.id, t.chat_id, t.kind, t.status, t.attempt, t.plan_mode, t.model_config_id, t.mcp_server_ids,
     t.reasoning_effort, t.content, t.user_message_id, t.queued_at, t.started_at, t.first_token_at,

@@ -1,21 +1,32 @@
 """Accepting turns."""
 
-from chatd.store.hot.pieces import ACTIVE, CHAT_COLUMNS, TURN_COLUMNS, USABLE_MODEL
+from chatd.store.hot.pieces import ACTIVE, CHAT_COLUMNS, MAY_USE, TURN_COLUMNS, USABLE_MODEL
+
+_USABLE = f"""usable AS MATERIALIZED (
+    SELECT s.id, s.slug, s.availability FROM mcp_server_configs s
+    WHERE s.enabled AND {MAY_USE.format(user="$2")}
+)"""
+"""Materialized: to plan it in every place would cost more than the whole statement."""
+
+_FORCED = """ARRAY(SELECT s.id FROM usable s WHERE s.availability = 'force_on'
+                AND NOT s.id = ANY (coalesce({chosen}, '{{}}')) ORDER BY s.slug)"""
+"""What no user can leave out, to be stored after what was chosen; the turn looks again."""
 
 CREATE_CHAT = f"""
-WITH model AS (
+WITH {_USABLE}, model AS (
     {USABLE_MODEL} AND CASE WHEN $6::uuid IS NULL THEN m.is_default ELSE m.id = $6 END
 ), unknown AS (
     SELECT array_agg(asked ORDER BY place) AS ids
     FROM unnest($8::uuid[]) WITH ORDINALITY AS list(asked, place)
-    WHERE NOT EXISTS (SELECT 1 FROM mcp_server_configs s WHERE s.id = asked AND s.enabled)
+    WHERE NOT EXISTS (SELECT 1 FROM usable s WHERE s.id = asked)
 ), chat AS (
     INSERT INTO chats AS c (id, owner_id, title, system_prompt, plan_mode, client_type,
         last_model_config_id, last_reasoning_effort, mcp_server_ids, labels, dynamic_tools,
         archived, pin_order, version)
     SELECT $1, $2, $3, $4, $5, $10, model.id, $7,
-        coalesce($8, ARRAY(SELECT s.id FROM mcp_server_configs s
-            WHERE s.enabled AND s.availability = 'default_on' ORDER BY s.slug)),
+        coalesce($8, ARRAY(SELECT s.id FROM usable s
+            WHERE s.availability = 'default_on' ORDER BY s.slug))
+            || {_FORCED.format(chosen="$8")},
         $9::jsonb, $17::jsonb, false, 0, 1
     FROM model, unknown WHERE unknown.ids IS NULL
     RETURNING {CHAT_COLUMNS}
@@ -42,7 +53,7 @@ FROM (SELECT 1) AS one LEFT JOIN turn ON true LEFT JOIN chat ON true LEFT JOIN m
 """
 
 SUBMIT = f"""
-WITH chat AS (
+WITH {_USABLE}, chat AS (
     SELECT id, owner_id, version, archived, last_model_config_id, mcp_server_ids,
         coalesce(mode = 'explore' AND $6::uuid[] <> mcp_server_ids, false) AS fixed_servers
     FROM chats WHERE id = $1 AND owner_id = $2 AND deleted_at IS NULL FOR NO KEY UPDATE
@@ -58,13 +69,14 @@ WITH chat AS (
 ), unknown AS (
     SELECT array_agg(asked ORDER BY place) AS ids
     FROM unnest($6::uuid[]) WITH ORDINALITY AS list(asked, place)
-    WHERE NOT EXISTS (SELECT 1 FROM mcp_server_configs s WHERE s.id = asked AND s.enabled)
+    WHERE NOT EXISTS (SELECT 1 FROM usable s WHERE s.id = asked)
         AND NOT asked = ANY ((SELECT mcp_server_ids FROM chat)::uuid[])
 ), bump AS (
     UPDATE chats c SET version = c.version + 1, updated_at = clock_timestamp(),
         last_model_config_id = model.id,
         last_reasoning_effort = coalesce($5, c.last_reasoning_effort),
-        mcp_server_ids = coalesce($6, c.mcp_server_ids),
+        mcp_server_ids = CASE WHEN $6 IS NULL OR c.mode = 'explore' THEN c.mcp_server_ids
+            ELSE $6 || {_FORCED.format(chosen="$6")} END,
         plan_mode = CASE WHEN $7::text IS NULL THEN c.plan_mode ELSE nullif($7, '') END
     FROM fresh, state, model, unknown
     WHERE c.id = fresh.id AND NOT fresh.archived AND unknown.ids IS NULL

@@ -232,6 +232,7 @@ class ToolCallRow(Row, table=True):
         one_of("state", CALL_STATES, name="ck_tool_calls_state"),
         UniqueConstraint("turn_id", "step", "position", name="uq_tool_calls_place"),
         Index("ix_tool_calls_chat", "chat_id"),
+        Index("ix_tool_calls_intended", "intended_at"),
     )
 
     id: int | None = Field(default=None, sa_column=Column(BigInteger, Identity(), primary_key=True))

@@ -11,7 +11,10 @@ FILE_KINDS = ("upload", "result", "plan")
 
 
 class File(Row, table=True):
-    """`upload`: by a user. `result`: a tool's whole answer, of which the model was given a part."""
+    """`upload`: by a user. `result`: a tool's whole answer, of which the model was given a part.
+
+    `plan`: what a turn in plan mode has proposed.
+    """
 
     __tablename__ = "files"
     __table_args__ = (one_of("kind", FILE_KINDS, name="ck_files_kind"),)
@@ -25,6 +28,10 @@ class File(Row, table=True):
     sha256: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     data: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     created_at: Instant = timestamp(now=True, index=True)
+    approved_turn_id: UUID | None = Field(
+        default=None, foreign_key="turns.id", ondelete="SET NULL", index=True
+    )
+    """Of a plan: the turn that carries it out."""
 
 
 class ChatFile(Row, table=True):

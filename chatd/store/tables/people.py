@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Column, Index, LargeBinary
+from sqlalchemy import BigInteger, Column, Index, LargeBinary, text
 from sqlmodel import Field
 
 from chatd.store.tables.columns import Instant, Row, json, one_of, primary_id, timestamp
@@ -57,12 +57,23 @@ class GroupMember(Row, table=True):
 
 
 class AuditEntry(Row, table=True):
-    """One thing that was done. Ids without foreign keys: the line outlives what it is about."""
+    """One thing that was done. Ids without foreign keys: the line outlives what it is about.
+
+    Append-only by a trigger; see `chatd.store.audit.unseal`.
+    """
 
     __tablename__ = "audit_log"
     __table_args__ = (
         Index("ix_audit_log_target", "target_type", "target_id", "at"),
         Index("ix_audit_log_actor", "actor_id", "at"),
+        Index("ix_audit_log_approval", "at", postgresql_where=text("target_type = 'approval'")),
+        Index("ix_audit_log_chat", "chat_id", "at", postgresql_where=text("chat_id IS NOT NULL")),
+        Index(
+            "ix_audit_log_server",
+            "server_id",
+            "at",
+            postgresql_where=text("server_id IS NOT NULL"),
+        ),
     )
 
     id: int | None = Field(default=None, sa_column=Column(BigInteger, primary_key=True))
@@ -72,5 +83,9 @@ class AuditEntry(Row, table=True):
     target_type: str
     target_id: str
     request_id: str = ""
+    chat_id: UUID | None = None
+    server_id: UUID | None = None
+    tool: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    """The chat, server and tool of an approval; empty elsewhere."""
     before: dict[str, Any] | None = json("null", nullable=True)
     after: dict[str, Any] | None = json("null", nullable=True)

@@ -114,7 +114,8 @@ class McpServerGroup(Row, table=True):
 class ToolPin(Row, table=True):
     """A tool as it was when it was pinned, and what its server says now if that differs.
 
-    Definitions are `{name, title, description, input_schema, annotations}`.
+    Definitions are as `chatd.core.pins.definition_of` writes them. An empty hash and `{}`: a tool
+    that is new, and that nobody has accepted yet.
     """
 
     __tablename__ = "tool_pins"
@@ -128,6 +129,8 @@ class ToolPin(Row, table=True):
     changed: dict[str, Any] | None = json("null", nullable=True)
     changed_hash: str | None = None
     changed_at: Instant = timestamp()
+    seen_hashes: list[str] = Field(default_factory=list, sa_column=_names())
+    """Definitions that were followed: users of one server may see different ones."""
     pinned_by: UUID | None = None
     """None: pinned by itself, when the tool was first seen."""
     pinned_at: Instant = timestamp(now=True)
@@ -141,6 +144,12 @@ class Connection(Row, table=True):
     __table_args__ = (
         one_of("outcome", OUTCOMES, name="ck_connection_log_outcome"),
         Index("ix_connection_log_server", "server_id", "at"),
+        Index(
+            "ix_connection_log_user",
+            "user_id",
+            "at",
+            postgresql_where=text("user_id IS NOT NULL"),
+        ),
     )
 
     id: int | None = Field(default=None, sa_column=Column(BigInteger, primary_key=True))

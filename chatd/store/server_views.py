@@ -1,0 +1,104 @@
+"""MCP server configs as administrators see them: no secrets, but what other tables say of them."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chatd.core.times import rfc3339
+from chatd.store import tables
+
+View = dict[str, Any]
+Row = tables.McpServerConfig
+
+PLAIN = (
+    "display_name",
+    "slug",
+    "transport",
+    "url",
+    "auth_type",
+    "availability",
+    "description",
+    "icon_url",
+    "enabled",
+    "model_intent",
+    "allow_in_plan_mode",
+    "forward_coder_headers",
+    "trust_annotations",
+    "require_approval",
+    "tool_settings",
+    "tool_timeout_seconds",
+    "access",
+    "required_auth",
+    "tool_changes",
+)
+"""Fields that are stored and shown as they were sent."""
+
+OAUTH2 = (
+    "oauth2_client_id",
+    "oauth2_auth_url",
+    "oauth2_token_url",
+    "oauth2_revocation_url",
+    "oauth2_scopes",
+)
+
+_OF_EACH_USER = ("oauth2", "user_oidc")
+
+
+async def views(session: AsyncSession, rows: Sequence[Row]) -> list[View]:
+    """In the order of the rows."""
+    ids = [row.id for row in rows]
+    groups = await _groups(session, ids)
+    tools = await _known_tools(session, ids)
+    return [_view(row, groups.get(row.id, []), tools.get(row.id)) for row in rows]
+
+
+async def _groups(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, list[str]]:
+    table = tables.McpServerGroup
+    found: dict[UUID, list[str]] = {}
+    query = select(table).where(col(table.server_id).in_(ids)).order_by(col(table.group_id))
+    for row in await session.exec(query):
+        found.setdefault(row.server_id, []).append(str(row.group_id))
+    return found
+
+
+async def _known_tools(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, set[str]]:
+    """What the servers listed when their tools were pinned; a server never asked is not in it."""
+    table = tables.ToolPin
+    found: dict[UUID, set[str]] = {}
+    query = select(table.server_id, table.tool_name).where(col(table.server_id).in_(ids))
+    for server_id, name in await session.exec(query):
+        found.setdefault(server_id, set()).add(name)
+    return found
+
+
+def _view(row: Row, group_ids: list[str], known_tools: set[str] | None) -> View:
+    return {
+        "id": str(row.id),
+        **{name: getattr(row, name) for name in (*PLAIN, *OAUTH2)},
+        "has_oauth2_secret": row.oauth2_client_secret is not None,
+        "api_key_header": row.api_key_header,
+        "has_api_key": row.api_key_value is not None,
+        "has_custom_headers": row.custom_headers is not None,
+        "has_signing_secret": row.signing_secret is not None,
+        "tool_allow_list": row.tool_allow_list,
+        "tool_deny_list": row.tool_deny_list,
+        "unknown_tools": _unknown(row, known_tools),
+        "group_ids": group_ids,
+        "auth_connected": row.auth_type not in _OF_EACH_USER,
+        "version": row.version,
+        "created_by": str(row.created_by) if row.created_by else None,
+        "updated_by": str(row.updated_by) if row.updated_by else None,
+        "created_at": rfc3339(row.created_at),
+        "updated_at": rfc3339(row.updated_at),
+    }
+
+
+def _unknown(row: Row, known_tools: set[str] | None) -> list[str]:
+    """Names that rules speak of and the server does not have: most likely mistyped."""
+    if known_tools is None:
+        return []
+    named = {*row.tool_allow_list, *row.tool_deny_list, *row.tool_settings}
+    return sorted(named - known_tools)

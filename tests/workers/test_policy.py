@@ -1,0 +1,299 @@
+"""What an administrator changes reaches the turns in hand, and the approvals that wait."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+from redis.asyncio import Redis
+
+from chatd.core.work import Claim
+from chatd.dev.valkey import Valkey
+from chatd.queue import POLICY, PolicyMoves
+from chatd.revoking import Approvals, PolicyWatch
+from chatd.turn.deps import Control
+from chatd.turn.run import run_turn
+from tests.seed import change_server
+from tests.turn.bench import Bench, call
+from tests.waiting import locked, one, until
+from tests.workers.conftest import MakeRunner
+from workers.runner import Runner
+from workers.sweep import Sweeper
+
+NEVER_S = 3600.0
+DISABLED = "An administrator has disabled this server."
+DENIED = "An administrator has denied this tool."
+
+
+async def change(bench: Bench, **settings: Any) -> None:
+    url = (await one(bench.seed.db, "SELECT url FROM mcp_server_configs"))["url"]
+    settings = {"availability": "default_on", "url": url} | settings
+    await change_server(bench.seed.db, bench.server_id, **settings)
+
+
+def approvals(bench: Bench) -> Approvals:
+    deps = bench.deps
+    return Approvals(deps.db, deps.loader, deps.wakes, deps.publisher)
+
+
+@asynccontextmanager
+async def watching(
+    bench: Bench, runner: Runner, poll_s: float, *, listen: bool
+) -> AsyncGenerator[PolicyWatch]:
+    """As a worker does it."""
+    deps = bench.deps
+    holders = (deps.sessions, deps.catalogue)
+    watch = PolicyWatch(deps.db, approvals(bench), holders, runner.told, poll_s=poll_s)
+    tasks = [asyncio.create_task(watch.run())]
+    if listen:
+        tasks.append(asyncio.create_task(watch.listen(bench.redis).run()))
+        await subscribed(bench.redis)
+    try:
+        yield watch
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def subscribed(redis: Redis) -> None:
+    async def heard() -> bool:
+        return dict(await cast(Any, redis).pubsub_numsub(POLICY))[POLICY.encode()] >= 1
+
+    await until(heard)
+
+
+async def in_a_call(bench: Bench, runner: Runner) -> UUID:
+    """A chat whose turn waits for the tool server, which takes a while; then it lists its tools."""
+    chat_id = await bench.seed.chat_id("\n".join((call("slow", seconds=1), "/tools")))
+    runner.wake()
+
+    async def sent() -> bool:
+        return bool(await bench.seed.db.fetch("SELECT 1 FROM tool_calls WHERE state = 'sent'"))
+
+    await until(sent)
+    return chat_id
+
+
+async def the_end(bench: Bench, chat_id: UUID) -> str:
+    """What the model says at last: the tools it was offered in its second step."""
+
+    async def ended() -> bool:
+        row = await one(bench.seed.db, "SELECT status FROM turns WHERE chat_id = $1", chat_id)
+        return row["status"] == "completed"
+
+    await until(ended)
+    row = await one(
+        bench.seed.db,
+        "SELECT content->0->>'text' AS said FROM chat_messages ORDER BY id DESC LIMIT 1",
+    )
+    states = await bench.seed.db.fetch("SELECT state FROM tool_calls")
+    assert [found["state"] for found in states] == ["done"], "a call in flight ends as ever"
+    return row["said"]
+
+
+async def test_a_push_reaches_a_turn_in_hand(bench: Bench, make_runner: MakeRunner) -> None:
+    runner = make_runner(renew_s=NEVER_S)
+    moves = PolicyMoves(bench.redis)
+    moves.start()
+    async with watching(bench, runner, NEVER_S, listen=True):
+        chat_id = await in_a_call(bench, runner)
+        await change(bench, tool_deny_list=("add",))
+        moves.push()
+        said = await the_end(bench, chat_id)
+    await moves.close()
+    assert "demo__append" in said
+    assert "demo__add" not in said
+
+
+async def test_without_redis_a_change_is_found_by_asking(
+    bench: Bench, make_runner: MakeRunner, valkey: Valkey
+) -> None:
+    runner = make_runner(renew_s=NEVER_S)
+    async with watching(bench, runner, 0.05, listen=False):
+        chat_id = await in_a_call(bench, runner)
+        valkey.kill()
+        await change(bench, tool_deny_list=("add",))
+        said = await the_end(bench, chat_id)
+    await valkey.restart()
+    assert "demo__add" not in said
+
+
+async def test_a_listener_that_was_away_looks_when_it_is_back(
+    bench: Bench, make_runner: MakeRunner, valkey: Valkey
+) -> None:
+    seen: list[int] = []
+    runner = make_runner()
+    deps = bench.deps
+    watch = PolicyWatch(
+        deps.db, approvals(bench), (), lambda state: seen.append(state.version), poll_s=NEVER_S
+    )
+    tasks = [
+        asyncio.create_task(watch.run()),
+        asyncio.create_task(watch.listen(bench.redis).run()),
+    ]
+    await subscribed(bench.redis)
+    valkey.kill()
+    await change(bench, tool_deny_list=("add",))
+    await valkey.restart()
+
+    async def found() -> bool:
+        row = await one(bench.seed.db, "SELECT version FROM policy_state")
+        return bool(seen) and seen[-1] == row["version"]
+
+    await until(found)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert runner.busy == 0
+
+
+async def test_a_raised_limit_lets_waiting_turns_run_and_an_end_the_next(
+    bench: Bench, make_runner: MakeRunner
+) -> None:
+    """The second runs when the first has ended; nobody is woken but by that."""
+    runner = make_runner(renew_s=NEVER_S)
+    await bench.seed.db.fetch("UPDATE model_providers SET max_concurrent_turns = 1")
+    async with watching(bench, runner, 0.05, listen=False):
+        for _ in range(3):
+            await bench.seed.chat("/say hello")
+        runner.wake()
+
+        async def all_ended() -> bool:
+            rows = await bench.seed.db.fetch("SELECT 1 FROM turns WHERE status = 'completed'")
+            return len(rows) == 3
+
+        await until(all_ended)
+    overlapping = await bench.seed.db.fetch(
+        """SELECT 1 FROM turns a JOIN turns b
+            ON a.id <> b.id AND b.started_at < a.finished_at AND a.started_at < b.finished_at"""
+    )
+    assert overlapping == []
+
+
+# --- approvals
+
+
+@pytest.fixture
+async def parked(bench: Bench) -> Claim:
+    """A turn that waits for somebody to approve its call."""
+    await change(bench, require_approval="always")
+    claim = await bench.run(call("append", text="x"), "/say done")
+    assert (await bench.turn(claim))["status"] == "requires_action"
+    return claim
+
+
+async def sweep(bench: Bench, watched: Approvals | None = None) -> None:
+    deps = bench.deps
+    sweeper = Sweeper(
+        deps.db,
+        deps.wakes,
+        deps.publisher,
+        free=lambda: 1,
+        wake=lambda: None,
+        approvals=watched or approvals(bench),
+    )
+    await sweeper.sweep()
+
+
+async def item(bench: Bench) -> Any:
+    return await one(bench.seed.db, "SELECT state, answer::text, answered_by FROM open_items")
+
+
+async def go_on(bench: Bench, claim: Claim) -> list[str]:
+    """Another worker takes the turn up; what was said in it."""
+    again = await bench.seed.claim()
+    assert again.turn_id == claim.turn_id
+    assert await run_turn(bench.deps, again, Control()) == "completed"
+    await bench.complete(claim)
+    return await bench.told(claim)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"enabled": False}, DISABLED),
+        ({"tool_deny_list": ("append",)}, DENIED),
+        (
+            {"access": "groups"},
+            "This server is for groups that the chat's owner is not a member of.",
+        ),
+    ],
+)
+async def test_an_approval_that_nobody_needs_any_more_is_denied_and_the_model_told(
+    bench: Bench, parked: Claim, settings: dict[str, Any], reason: str
+) -> None:
+    """The process that made the change died right after its commit: a sweeper does it."""
+    await change(bench, require_approval="always", **settings)
+    await sweep(bench)
+    row = await item(bench)
+    assert (row["state"], row["answered_by"]) == ("answered", None)
+    assert reason in row["answer"]
+    assert f"-> {reason}" in await go_on(bench, parked)
+    assert await bench.states(parked) == ["denied"]
+
+
+async def test_a_deleted_server_is_no_server(bench: Bench, parked: Claim) -> None:
+    await bench.seed.db.fetch("UPDATE policy_state SET version = version + 1")
+    await bench.seed.db.fetch("DELETE FROM mcp_server_configs")
+    await sweep(bench)
+    assert "-> This server no longer exists." in await go_on(bench, parked)
+
+
+async def test_other_changes_leave_approvals_open(bench: Bench, parked: Claim) -> None:
+    await change(bench, require_approval="always", tool_deny_list=("add",))
+    await sweep(bench)
+    assert (await item(bench))["state"] == "open"
+    assert (await bench.turn(parked))["status"] == "requires_action"
+
+
+async def test_an_approval_asked_for_on_an_older_policy_is_found_as_well(
+    bench: Bench, parked: Claim
+) -> None:
+    """Its turn had read policy before the change, and parked after everybody had looked."""
+    watched = approvals(bench)
+    await watched.deny_refused()
+    await bench.seed.db.fetch(
+        "UPDATE mcp_server_configs SET enabled = false, version = version + 1"
+    )
+    await watched.deny_refused()
+    assert (await item(bench))["state"] == "answered"
+    assert (await bench.turn(parked))["status"] == "pending"
+
+
+async def test_two_that_look_at_once_answer_once(
+    bench: Bench, parked: Claim, database_url: str
+) -> None:
+    await change(bench, require_approval="always", enabled=False)
+    version = (await one(bench.seed.db, "SELECT version FROM chats"))["version"]
+    async with locked(database_url, parked.chat_id) as holder:
+        both = asyncio.gather(*(approvals(bench).deny_refused() for _ in range(2)))
+        await holder.waiting(2)
+    await both
+    assert (await one(bench.seed.db, "SELECT version FROM chats"))["version"] == version + 1
+
+
+async def test_one_that_was_answered_meanwhile_stays_as_it_is(
+    bench: Bench, parked: Claim, database_url: str
+) -> None:
+    await change(bench, require_approval="always", enabled=False)
+    async with locked(database_url, parked.chat_id) as holder:
+        looking = asyncio.create_task(approvals(bench).deny_refused())
+        await holder.waiting(1)
+        await holder.execute("UPDATE open_items SET state = 'answered', answer = '{}'")
+    await looking
+    assert (await item(bench))["answer"] == "{}"
+
+
+async def test_one_that_policy_allows_again_stays_open(
+    bench: Bench, parked: Claim, database_url: str
+) -> None:
+    await change(bench, require_approval="always", enabled=False)
+    async with locked(database_url, parked.chat_id) as holder:
+        looking = asyncio.create_task(approvals(bench).deny_refused())
+        await holder.waiting(1)
+        await change(bench, require_approval="always")
+    await looking
+    assert (await item(bench))["state"] == "open"
