@@ -82,6 +82,7 @@ _CORS_HEADERS = (
     "Authorization",
     "Content-Type",
     "Idempotency-Key",
+    "If-Match",
     "Last-Event-ID",
     "Traceparent",
     "X-Request-Id",
@@ -127,7 +128,7 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=_CORS_HEADERS,
-            expose_headers=["X-Request-Id", "Retry-After"],
+            expose_headers=["ETag", "Retry-After", "X-Request-Id"],
             max_age=600,
         )
     app.add_middleware(Requests)
@@ -172,14 +173,15 @@ def _add_routes(app: FastAPI) -> None:
 async def _lifespan(app: FastAPI, settings: Settings) -> AsyncGenerator[None]:
     """Open in order, close in the other."""
     async with AsyncExitStack() as stack:
-        app.state.parts = parts = await _open(stack, settings, app.state.drain)
-        heartbeat = Heartbeat(parts.db, parts.keys, "api", new_process_id())
+        process = new_process_id()
+        app.state.parts = parts = await _open(stack, settings, app.state.drain, process)
+        heartbeat = Heartbeat(parts.db, parts.keys, "api", process)
         parts.drain.at_start((await stack.enter_async_context(heartbeat)).goodbye)
         memory.settle()
         yield
 
 
-async def _open(stack: AsyncExitStack, settings: Settings, drain: Drain) -> Parts:
+async def _open(stack: AsyncExitStack, settings: Settings, drain: Drain, process: str) -> Parts:
     db = Database(settings.database_url.get_secret_value(), application="chatd api")
     stack.push_async_callback(db.close)
     redis = Redis.from_url(
@@ -188,7 +190,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, drain: Drain) -> Part
         socket_keepalive=True,
     )
     stack.push_async_callback(cast(Any, redis).aclose)
-    sessions, catalogue = _catalogue(stack, settings, db, redis)
+    sessions, catalogue = _catalogue(stack, settings, db, redis, process)
     wakes, publisher, stops = Wakes(redis), Publisher(redis), Stops(redis)
     for sender in (wakes, publisher, stops):
         sender.start()
@@ -237,11 +239,11 @@ def _follow(
 
 
 def _catalogue(
-    stack: AsyncExitStack, settings: Settings, db: Database, redis: Redis
+    stack: AsyncExitStack, settings: Settings, db: Database, redis: Redis, process: str
 ) -> tuple[SessionPool, Catalogue]:
     outbound = Outbound(settings.model_allowed_cidrs, settings.mcp_allowed_cidrs)
     stack.push_async_callback(outbound.aclose)
-    connections = ConnectionLog(db, new_process_id())
+    connections = ConnectionLog(db, process)
     connections.start()
     stack.push_async_callback(connections.close)
     sessions = SessionPool(

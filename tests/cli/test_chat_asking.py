@@ -227,7 +227,7 @@ def test_what_a_server_says_cannot_steer_the_terminal(dev: Dev) -> None:
     words = '/call demo__ask {"question":"a\\u001b[2Jb\\u202ec\\nApprove? [y/N]"}'
     with Terminal.running("chat", "--data-dir", dev.data, words) as terminal:
         terminal.expect("asks:")
-        terminal.expect("│ a[2Jbc\n│ Approve? [y/N]\n")
+        terminal.expect("│ abc\n│ Approve? [y/N]\n")
         terminal.end_of_input()
         terminal.expect("The user chose: cancel")
         assert terminal.finish() == 0
