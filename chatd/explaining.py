@@ -123,6 +123,16 @@ async def explain(
     return Explained(made.offer.tools, tuple(dropped))
 
 
+async def withheld(
+    catalogue: Catalogue, server: McpServer, principal: Principal, tool: str
+) -> Reason | None:
+    """Why a server with pinned tools does not serve this one; None when it does."""
+    (outcome,) = await catalogue.lists([(server, principal)])
+    if isinstance(outcome, Skipped):
+        return outcome.reason
+    return None if any(spec.name == tool for spec in outcome.tools) else "changed"
+
+
 def _dropped(made: Offering) -> tuple[list[Dropped], list[Dropped]]:
     """Whole servers, and single tools."""
     whole = list(made.selection.dropped)

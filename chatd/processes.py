@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -9,12 +10,12 @@ from typing import Self
 from uuid import uuid4
 
 from chatd import logs
-from chatd.core.errors import ChatdError, Unavailable
+from chatd.core.errors import Unavailable
 from chatd.core.health import ProcessKind
 from chatd.core.release import VERSION
 from chatd.store import processes
 from chatd.store.db import Database
-from chatd.store.keys import register_keys
+from chatd.store.keys import OtherKey, register_keys
 from chatd.store.secrets import KeyRing
 
 BEAT_S = 5.0
@@ -22,12 +23,6 @@ GOODBYE_S = 2.0
 """For a word to a database that may be away: ending does not wait for it."""
 
 log = logs.get("processes")
-
-
-class OtherKey(ChatdError):
-    """Another key than ours is known under the same id."""
-
-    code = "other_encryption_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +39,7 @@ def new_process_id() -> str:
 
 
 async def check_keys(url: str, keys: KeyRing) -> None:
-    """Raises `OtherKey`. While the database is away there is nothing to compare with yet."""
+    """Raises `OtherKey`. While the database is away the first beat finds out: see `Heartbeat`."""
     db = Database(url, pool_size=1, application="chatd start")
     try:
         async with asyncio.timeout(GOODBYE_S):
@@ -54,15 +49,20 @@ async def check_keys(url: str, keys: KeyRing) -> None:
     finally:
         await db.close()
     if others:
-        raise OtherKey(
-            f"CHATD_ENCRYPTION_KEYS: other processes have another key under the id "
-            f"{', '.join(sorted(others))}.",
-            detail="What one writes, the others could not read. Use their key, or a new id.",
-        )
+        raise OtherKey(others)
+
+
+def end_process() -> None:
+    """As an operator ends it: it drains."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Heartbeat:
-    """A process's own row. No failure of the database ends anything but a beat."""
+    """A process's own row. No failure of the database ends anything but a beat.
+
+    `end` is called once others have another key under one of our ids: what one of us writes, the
+    others cannot read.
+    """
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class Heartbeat:
         *,
         load: Callable[[], Load] = Load,
         every_s: float = BEAT_S,
+        end: Callable[[], None] = end_process,
     ) -> None:
         self._db = db
         self._fingerprints = keys.fingerprints
@@ -80,7 +81,8 @@ class Heartbeat:
         self._id = process_id
         self._load = load
         self._every_s = every_s
-        self._key_ids: frozenset[str] | None = None
+        self._end = end
+        self._ending = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._left = False
 
@@ -103,8 +105,7 @@ class Heartbeat:
 
     async def beat(self) -> None:
         """Raises `Unavailable`."""
-        if self._key_ids is None:
-            await self._register()
+        others = await register_keys(self._db, self._fingerprints)
         load = self._load()
         await processes.beat(
             self._db,
@@ -113,15 +114,12 @@ class Heartbeat:
             VERSION,
             capacity=load.capacity,
             running=load.running,
-            key_ids=self._key_ids or (),
+            key_ids=self._fingerprints.keys() - others,
         )
-
-    async def _register(self) -> None:
-        """A key that is not what others have under its id reads nothing of theirs."""
-        others = await register_keys(self._db, self._fingerprints)
-        if others:
+        if others and not self._ending:
+            self._ending = True
             log.error("other processes have other keys under these ids", keys=sorted(others))
-        self._key_ids = frozenset(self._fingerprints) - others
+            self._end()
 
     async def _beat_forever(self) -> None:
         while True:

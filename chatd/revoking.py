@@ -58,27 +58,31 @@ class Approvals:
         """
         versions: list[int] = []
         after = _FIRST
-        while found := await find_approvals(self._db, self._loader, self._known, after):
-            versions.append(found[0].policy_version)
-            after = found[-1].item_id
-            for approval in found:
-                if _refusal(approval) is not None:
-                    await self._deny(approval)
+        while page := await find_approvals(self._db, self._loader, self._known, after):
+            versions.append(page.policy_version)
+            after = page.last_id
+            for item_id, error in page.broken:
+                log.error("an approval cannot be read", item=str(item_id), error=error)
+            for approval in page.approvals:
+                await self._deny(approval)
         if versions:
             self._known = versions[0]
 
     async def _deny(self, approval: Approval) -> None:
         """One chat, one transaction; one that cannot be answered must not keep others from it."""
         try:
-            version = await deny_refused(self._db, self._loader, approval, _refusal)
+            if _refusal(approval) is None:
+                return
+            try:
+                version = await deny_refused(self._db, self._loader, approval, _refusal)
+            finally:
+                self._wakes.wake()  # a claim passes over a locked chat
         except Unavailable:
             raise
         except Exception as error:
             chat_id = str(approval.chat_id)
             log.exception("an approval stays open", chat=chat_id, error=type(error).__name__)
             return
-        finally:
-            self._wakes.wake()  # a claim passes over a locked chat
         if version is not None:
             self._publisher.announce(approval.chat_id, version, owner_id=approval.owner_id)
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from chatd.core.errors import ChatdError, Conflict
 from chatd.store import keys as store
 from chatd.store.db import Database
-from chatd.store.keys import SECRET_COLUMNS, KeyUse, Sealed, SecretColumn
+from chatd.store.keys import SECRET_COLUMNS, KeyUse, OtherKey, Sealed, SecretColumn
 from chatd.store.processes import lacking
 from chatd.store.secrets import KeyRing, Tampered, UnknownKey
 
@@ -42,8 +42,8 @@ def outdated(uses: list[KeyUse], key_id: str) -> int:
 async def rotate(db: Database, keys: KeyRing, told: Callable[[int], None]) -> Rotated:
     """Encrypt with the ring's first key what is not. `told` hears of each batch's values.
 
-    `db` has two connections or more. Raises `Conflict` while another rotation runs, `KeyMissing`
-    while a process lacks the key.
+    `db` has two connections or more. Raises `Conflict` while another rotation runs, `OtherKey`
+    when others have another key under one of our ids, `KeyMissing` while a process lacks the key.
     """
     async with store.alone(db) as alone:
         if not alone:
@@ -70,7 +70,10 @@ class _Rotation:
         self.done = Rotated()
 
     async def check(self) -> None:
-        """Raises `KeyMissing`."""
+        """Raises `OtherKey`, `KeyMissing`."""
+        others = await store.register_keys(self._db, self._keys.fingerprints)
+        if others:
+            raise OtherKey(others)
         key_id = self._keys.writer
         names = await lacking(self._db, key_id)
         if names:

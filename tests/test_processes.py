@@ -1,6 +1,7 @@
 """That a process lives: beats through outages, goodbyes, and keys that others know otherwise."""
 
 import asyncio
+import signal
 from typing import Any
 
 import pytest
@@ -8,9 +9,9 @@ import pytest
 from chatd.core.errors import Unavailable
 from chatd.core.health import ProcessFacts
 from chatd.dev.postgres import Postgres
-from chatd.processes import Heartbeat, Load, OtherKey, check_keys, new_process_id
+from chatd.processes import Heartbeat, Load, check_keys, end_process, new_process_id
 from chatd.store.db import Database
-from chatd.store.keys import list_keys
+from chatd.store.keys import OtherKey, list_keys
 from chatd.store.processes import list_processes
 from chatd.store.secrets import KeyRing
 from tests.waiting import until
@@ -121,8 +122,35 @@ async def test_a_key_that_others_know_otherwise_is_none_it_can_read_with(
 ) -> None:
     """As when the database came back after the process had started."""
     await check_keys(database_url, KEYS)
-    await heart(db, FORGED).beat()
+    await heart(db, FORGED, end=lambda: None).beat()
     assert (await only(db)).key_ids == {"old"}
+
+
+async def test_a_process_whose_key_others_know_otherwise_ends_itself_once(
+    db: Database, database_url: str
+) -> None:
+    """It started while the database was away, or its key's id was given to another meanwhile."""
+    ends: list[str] = []
+    late = heart(db, FORGED, end=lambda: ends.append("late"))
+    known = heart(db, end=lambda: ends.append("known"))
+    await check_keys(database_url, KEYS)
+    for _ in range(2):
+        await late.beat()
+        await known.beat()
+    assert ends == ["late"]
+    await db.fetch("UPDATE encryption_keys SET fingerprint = 'another' WHERE id = 'old'")
+    await known.beat()
+    assert ends == ["late", "known"]
+
+
+def test_a_process_ends_itself_as_an_operator_would() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        end_process()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
 
 
 def test_two_process_ids_are_never_the_same() -> None:

@@ -204,6 +204,16 @@ async def test_a_process_without_the_new_key_is_named_and_nothing_changes(db: Da
     assert (await turn(db)).values == 5
 
 
+async def test_a_key_that_others_know_otherwise_encrypts_nothing(db: Database) -> None:
+    """Also when nobody could compare them before."""
+    await populate(db)
+    forged = KeyRing({"new": b"f" * 32, "old": OLD})
+    with pytest.raises(store.OtherKey, match="another key under the id new"):
+        await rotate(db, forged, lambda _: None)
+    assert await used(db) == {"old"}
+    assert (await rotation(db))["rotation_started_at"] is None
+
+
 async def test_a_process_without_the_new_key_that_starts_meanwhile_stops_it(
     db: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

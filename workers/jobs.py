@@ -18,6 +18,7 @@ from chatd.store.purging import (
     forget_connections,
     forget_entries,
     forget_keys,
+    forget_tokens,
     purge_archived,
     purge_chats,
     purge_files,
@@ -69,12 +70,14 @@ async def retain(ctx: Context) -> None:
 
 
 async def forget(ctx: Context) -> None:
-    """Remove the lines of the audit log that have been kept long enough, batch by batch.
+    """Remove lines of the audit log and dead tokens that were kept long enough, batch by batch.
 
     Two at once are harmless: each skips what the other holds, or finds it gone.
     """
     db = _deps(ctx).db
     with suppress(Unavailable):
+        while await forget_tokens(db):
+            pass
         audit = (await read_config(db)).audit
         while await forget_entries(db, audit.retention_days):
             pass

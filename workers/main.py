@@ -22,7 +22,7 @@ from chatd.llm.clients import ModelClients
 from chatd.mcp.pool import SessionPool
 from chatd.outbound import Outbound
 from chatd.processes import Heartbeat, Load, check_keys, new_process_id
-from chatd.queue import QUEUE, Hints, Stops, Wakes, from_bytes, to_bytes
+from chatd.queue import QUEUE, Hints, PolicyMoves, Stops, Wakes, from_bytes, to_bytes
 from chatd.revoking import Approvals, PolicyWatch
 from chatd.settings import Settings
 from chatd.store.db import Database
@@ -74,8 +74,9 @@ async def process(settings: Settings) -> AsyncGenerator[Process]:
     deps, titles = _named(settings, _deps(settings, db, redis, outbound, connections))
     runner = _runner(settings, deps, renewals, worker_id)
     sweeper, policy = _watchers(deps, runner)
+    moves = _policy_moves(db, redis, policy)
     logs.bind(worker=worker_id)
-    for part in (deps.publisher, deps.wakes, deps.stops, connections, runner):
+    for part in (deps.publisher, deps.wakes, deps.stops, moves, connections, runner):
         part.start()
     try:
         keys, load = KeyRing(settings.keys()), lambda: Load(settings.worker_capacity, runner.busy)
@@ -91,6 +92,7 @@ async def process(settings: Settings) -> AsyncGenerator[Process]:
             deps.publisher.close,
             deps.wakes.close,
             deps.stops.close,
+            moves.close,
             outbound.aclose,
             redis.aclose,
             renewals.close,
@@ -145,6 +147,18 @@ def _watchers(deps: TurnDeps, runner: Runner) -> tuple[Sweeper, PolicyWatch]:
         approvals=approvals,
     )
     return sweeper, policy
+
+
+def _policy_moves(db: Database, redis: Redis, policy: PolicyWatch) -> PolicyMoves:
+    """A fresh tool list may move policy too: everybody is told, this process first."""
+    moves = PolicyMoves(redis)
+
+    def moved() -> None:
+        policy.moved()
+        moves.push()
+
+    db.on_policy = moved
+    return moves
 
 
 def _named(settings: Settings, deps: TurnDeps) -> tuple[TurnDeps, Titles]:

@@ -3,8 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from uuid import UUID
 
 from chatd import logs
@@ -30,6 +30,9 @@ BLIND_S = 3.0
 """Out of touch with PostgreSQL for so long, others may not have been able to renew either."""
 
 LEASE_S = 10.0
+
+FAMILIES = 50
+"""Of a suspended user's, in one round: the rest has a next one, and leases do not wait."""
 
 FindItems = Callable[[Database], Awaitable[Sequence[tuple[UUID, UUID]]]]
 MendItem = Callable[[Database, UUID, UUID], Awaitable[int | None]]
@@ -63,14 +66,11 @@ class Sweeper:
         self._expire_from = 0.0
 
     async def run(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY_S + random.uniform(-JITTER_S, JITTER_S))
-            try:
-                await self.sweep()
-            except Unavailable:
-                pass
-            except Exception as error:
-                log.exception("sweep failed", error=type(error).__name__)
+        rounds = [self.sweep]
+        if self._approvals is not None:
+            # There may be thousands, whose chats are locked just now: no lease waits for them.
+            rounds.append(self._approvals.deny_refused)
+        await asyncio.gather(*map(_forever, rounds))
 
     async def sweep(self) -> None:
         """One round of all rules. Raises `Unavailable`."""
@@ -92,8 +92,6 @@ class Sweeper:
         if unclaimed:
             self._wake()  # Redis may be what lost them
             self._wakes.wake(max(1, min(unclaimed, self._free())))
-        if self._approvals is not None:
-            await self._approvals.deny_refused()
 
     async def _close_items(self, find: FindItems, mend: MendItem) -> int:
         """How many open items were closed; each may have let its turn go on."""
@@ -109,10 +107,11 @@ class Sweeper:
         """What a request brought in just before its user was suspended, or whoever suspended them
         could not end. A running turn hears of it with its lease's next renewal."""
         for user_id in await find_suspended_at_work(self._db):
-            async with aclosing(end_work(self._db, user_id)) as work:
-                async for changed in work:
-                    for chat_id, version in changed.versions.items():
-                        self._publisher.announce(chat_id, version)
+            with _apart("a user's work goes on", user=str(user_id)):
+                async with aclosing(end_work(self._db, user_id, FAMILIES)) as work:
+                    async for changed in work:
+                        for chat_id, version in changed.versions.items():
+                            self._publisher.announce(chat_id, version)
 
     async def _expire(self) -> None:
         for turn_id, chat_id in await find_expired(self._db):
@@ -123,12 +122,26 @@ class Sweeper:
                 self._wakes.wake()
 
 
+async def _forever(work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(EVERY_S + random.uniform(-JITTER_S, JITTER_S))
+        with suppress(Unavailable), _apart("sweep failed"):
+            await work()
+
+
 async def _mended(mending: Awaitable[int | None], chat_id: UUID) -> int | None:
+    """The chat's version, None if there was no need or it could not be mended."""
+    with _apart("a chat could not be mended", chat=str(chat_id)):
+        return await mending
+    return None
+
+
+@contextmanager
+def _apart(failed: str, **about: str) -> Generator[None]:
     """What cannot be mended must not keep what can from it. Raises `Unavailable`."""
     try:
-        return await mending
+        yield
     except Unavailable:
         raise
     except Exception as error:
-        log.exception("a chat could not be mended", chat=str(chat_id), error=type(error).__name__)
-        return None
+        log.exception(failed, **about, error=type(error).__name__)

@@ -16,6 +16,7 @@ from chatd.api.answers import FORBIDDEN, json_answer
 from chatd.api.audit_lines import AuditLines, cursor_of, to_json_lines, to_lines
 from chatd.api.auth import Admin, by
 from chatd.api.config_bodies import Days
+from chatd.api.exporting import BUSY, LINES, Export
 from chatd.api.fields import Limit, refusal
 from chatd.api.limits import JsonRoute
 from chatd.api.parts import Parts, PartsDep
@@ -28,7 +29,6 @@ from chatd.store.config import read_config
 router = APIRouter(tags=["audit"], route_class=JsonRoute)
 
 EXPORT_PAGE = 200
-MEDIA_TYPE = "application/x-ndjson"
 
 _YEARS = range(2000, 3000)
 
@@ -107,9 +107,10 @@ async def list_lines(
     response_class=StreamingResponse,
     responses={
         **FORBIDDEN,
+        **BUSY,
         200: {
             "description": "One line of JSON for each line, newest first.",
-            "content": {MEDIA_TYPE: {"schema": {"type": "string"}}},
+            "content": {LINES: {"schema": {"type": "string"}}},
         },
     },
     summary="Export the audit log",
@@ -119,16 +120,15 @@ async def export_lines(
 ) -> Response:
     """A broken transfer ends without the end of the body. That it was exported is a line, too."""
     filters = query.to_filters()
-    with_arguments = await _with_arguments(parts)
-    first = await read_lines(parts.db, filters, None, EXPORT_PAGE)
-    async with parts.db.transaction() as session:
-        asked = query.model_dump(mode="json", by_alias=True, exclude_none=True)
-        audit.record(session, by(request, actor), "export", Target("audit_log", "all"), after=asked)
-    return StreamingResponse(
-        _exported(parts, filters, first, with_arguments),
-        media_type=MEDIA_TYPE,
-        headers={"Content-Disposition": 'attachment; filename="audit.jsonl"'},
-    )
+    with parts.permits.export(actor) as permit:
+        with_arguments = await _with_arguments(parts)
+        first = await read_lines(parts.db, filters, None, EXPORT_PAGE)
+        async with parts.db.transaction() as session:
+            asked = query.model_dump(mode="json", by_alias=True, exclude_none=True)
+            target = Target("audit_log", "all")
+            audit.record(session, by(request, actor), "export", target, after=asked)
+    lines = _exported(parts, filters, first, with_arguments)
+    return Export(permit, lines, "audit.jsonl", parts.streams.pace.send_timeout_s)
 
 
 @router.get(

@@ -15,6 +15,9 @@ from chatd.store.db import load
 
 MAX_ARGUMENTS = 2048
 
+_SUBJECTS = {"api_token": "user_id", "group": "user_id", "turn": "owner_id"}
+"""Where a change's fields name the user whom it is about."""
+
 _DECISIONS = {"approve": "approved", "deny": "denied"}
 
 Line = dict[str, Any]
@@ -44,7 +47,8 @@ class AuditLine(BaseModel):
         "`arguments` is `redacted`, and when they are too long or no JSON."
     )
     arguments_sha256: str | None = Field(
-        description="Of the arguments as the model wrote them. It stays when the chat is gone."
+        description="Of the arguments as the model wrote them. It stays when the chat is gone, "
+        "and goes when the user is erased."
     )
     outcome: str | None = Field(description="A call's state, a decision, or a connection's end.")
     error_code: str | None = Field(description="Why there is no connection.")
@@ -127,14 +131,21 @@ def _line(row: Any, with_arguments: bool) -> Line:
 def _people(row: Any, kind: LineKind, target: Line) -> Line:
     match kind:
         case "change":
-            user_id = target["id"] if target["type"] == "user" else None
-            return {"actor_id": _id(row["actor_id"]), "user_id": user_id}
+            return {"actor_id": _id(row["actor_id"]), "user_id": _subject(row, target)}
         case "approval":
             return {"actor_id": _id(row["actor_id"]), "user_id": _id(row["actor_id"])}
         case "call":
             return {"actor_id": _id(row["user_id"]), "user_id": _id(row["user_id"])}
         case "connection":
             return {"actor_id": None, "user_id": _id(row["user_id"])}
+
+
+def _subject(row: Any, target: Line) -> str | None:
+    """Whom a change is about: themselves, their token or turn, or they as member of a group."""
+    if target["type"] == "user":
+        return target["id"]
+    fields: Line = load(row["after"]) or load(row["before"]) or {}
+    return fields.get(_SUBJECTS.get(target["type"], ""))
 
 
 def _action(row: Any, kind: LineKind) -> str:

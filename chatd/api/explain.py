@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -25,7 +26,7 @@ from chatd.core.reasons import SENTENCES, Reason
 from chatd.core.servers import McpServer, visitor
 from chatd.core.situation import Situation, unauthorised
 from chatd.core.tools import JsonObject, OfferedTool, ToolResult
-from chatd.explaining import explain
+from chatd.explaining import explain, withheld
 from chatd.mcp.errors import FailureReason, ServerFailed
 from chatd.mcp.probing import Probed
 from chatd.policy.approvals import arguments_sha256
@@ -198,10 +199,13 @@ async def call_tool(
     actor: Admin,
     parts: PartsDep,
 ) -> Response:
-    """Outside of any chat, and noted in the audit log. What no turn may call is refused with 409:
-    there is one decision for everybody. Groups do not count, for no user is asking."""
+    """Outside of any chat, and noted in the audit log before it is made and after it. What no turn
+    may call is refused with 409: there is one decision for everybody. Groups do not count, for no
+    user is asking."""
     found = await load_server(parts.db, parts.keys, server)
-    _check(found, tool)
+    await _check(parts, found, tool, actor.user_id)
+    note = partial(_note, by(request, actor), parts, found, tool, body.arguments)
+    await note({"outcome": "sent"})  # if we die now, it was made all the same
     began = time.monotonic()
     result = await parts.sessions.call_tool(
         found,
@@ -219,7 +223,7 @@ async def call_tool(
         "duration_ms": _ms(began),
         "cut": len(result.text.encode()) > MAX_TEXT,
     }
-    await _note(by(request, actor), parts, found, tool, body.arguments, answer)
+    await note({name: answer[name] for name in ("outcome", "duration_ms")})
     return json_answer(answer)
 
 
@@ -251,33 +255,26 @@ def _found_out(probed: Probed | None) -> JsonObject:
     }
 
 
-def _check(server: McpServer, tool: str) -> None:
+async def _check(parts: Parts, server: McpServer, tool: str, user_id: UUID) -> None:
     """Raises `Conflict` where no turn could make this call."""
     situation = Situation(
         selected_ids=frozenset({server.id}), unauthorised_ids=unauthorised([server])
     )
     asked = OfferedTool(tool, tool, "", {}, server_id=server.id)
     reason = tool_refusal(asked, {server.id: replace(server, access="everyone")}, situation)
+    if reason is None and server.tool_changes != "follow":
+        reason = await withheld(parts.catalogue, server, visitor(server, user_id), tool)
     if reason is not None:
         raise Conflict(SENTENCES[reason], extra={"reason": reason})
 
 
 async def _note(
-    by: By, parts: Parts, server: McpServer, tool: str, arguments: JsonObject, answer: JsonObject
+    by: By, parts: Parts, server: McpServer, tool: str, arguments: JsonObject, said: JsonObject
 ) -> None:
+    call = {"tool": tool, "arguments_sha256": arguments_sha256(arguments)}
+    target = Target("mcp_server", server.id)
     async with parts.db.transaction() as session:
-        audit.record(
-            session,
-            by,
-            "trial_call",
-            Target("mcp_server", server.id),
-            after={
-                "tool": tool,
-                "arguments_sha256": arguments_sha256(arguments),
-                "outcome": answer["outcome"],
-                "duration_ms": answer["duration_ms"],
-            },
-        )
+        audit.record(session, by, "trial_call", target, after=call | said)
 
 
 def _ms(began: float) -> int:

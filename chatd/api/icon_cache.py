@@ -26,6 +26,9 @@ _DATA_URL = re.compile(rf"data:({'|'.join(map(re.escape, DATA_TYPES))});base64,(
 
 _log = logs.get(__name__)
 
+_Key = tuple[str, str]
+"""Of the icon and of its server."""
+
 
 @dataclass(frozen=True, slots=True)
 class Icon:
@@ -49,12 +52,12 @@ class Icons:
 
     def __init__(self, outbound: Outbound) -> None:
         self._outbound = outbound
-        self._kept: OrderedDict[str, tuple[float, Icon | None]] = OrderedDict()
-        self._fetching: dict[str, asyncio.Task[Icon | None]] = {}
+        self._kept: OrderedDict[_Key, tuple[float, Icon | None]] = OrderedDict()
+        self._fetching: dict[_Key, asyncio.Task[Icon | None]] = {}
 
-    async def get(self, url: str) -> Icon:
-        """Raises `BadGateway`."""
-        icon = read_data_url(url) or await self._kept_or_fetched(url)
+    async def get(self, url: str, server_url: str) -> Icon:
+        """An icon may lie in a private network only if its server does. Raises `BadGateway`."""
+        icon = read_data_url(url) or await self._kept_or_fetched((url, server_url))
         if icon is None:
             raise BadGateway("The icon cannot be fetched.")
         return icon
@@ -64,34 +67,34 @@ class Icons:
             task.cancel()
         await asyncio.gather(*self._fetching.values(), return_exceptions=True)
 
-    async def _kept_or_fetched(self, url: str) -> Icon | None:
-        until, icon = self._kept.get(url, (0.0, None))
+    async def _kept_or_fetched(self, key: _Key) -> Icon | None:
+        until, icon = self._kept.get(key, (0.0, None))
         if asyncio.get_running_loop().time() < until:
             return icon
-        task = self._fetching.get(url)
+        task = self._fetching.get(key)
         if task is None:
-            task = self._fetching[url] = asyncio.create_task(self._fetch(url))
-            task.add_done_callback(lambda _: self._fetching.pop(url, None))
+            task = self._fetching[key] = asyncio.create_task(self._fetch(key))
+            task.add_done_callback(lambda _: self._fetching.pop(key, None))
         return await asyncio.shield(task)
 
-    async def _fetch(self, url: str) -> Icon | None:
+    async def _fetch(self, key: _Key) -> Icon | None:
         """Whoever waits for it may leave, the others still get it."""
         try:
             async with asyncio.timeout(FETCH_SECONDS):
-                icon = await self._download(url)
+                icon = await self._download(*key)
         except (TimeoutError, httpx2.HTTPError, httpx2.InvalidURL) as error:
             _log.info("an icon cannot be fetched", error=type(error).__name__)
             icon = None
         seconds = KEPT_SECONDS if icon is not None else FAILURE_KEPT_SECONDS
-        self._kept[url] = (asyncio.get_running_loop().time() + seconds, icon)
-        self._kept.move_to_end(url)
+        self._kept[key] = (asyncio.get_running_loop().time() + seconds, icon)
+        self._kept.move_to_end(key)
         if len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
         return icon
 
-    async def _download(self, url: str) -> Icon | None:
+    async def _download(self, url: str, server_url: str) -> Icon | None:
         """Redirects are not followed; the client caps what it reads."""
-        client = await self._outbound.discovery_client(url)
+        client = await self._outbound.discovery_client(server_url)
         async with client.stream("GET", url, headers={"accept": "image/*"}) as answer:
             media_type = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
             if answer.status_code != 200 or media_type not in MEDIA_TYPES:

@@ -34,7 +34,7 @@ async def get_icon(server: ServerId, actor: Signed, parts: PartsDep) -> Response
         view = await servers.get_server(session, server, visible_to=seen_by(actor))
     if not view["icon_url"]:
         raise NotFound
-    icon = await parts.icons.get(view["icon_url"])
+    icon = await parts.icons.get(view["icon_url"], view["url"])
     headers = _HEADERS | {"Content-Type": icon.media_type}
     if icon.media_type == SVG:
         headers["Content-Disposition"] = 'attachment; filename="icon.svg"'

@@ -9,7 +9,9 @@ from pydantic import AfterValidator, BaseModel, Field, StrictInt, StringConstrai
 
 from chatd.api.admin import AdminBody
 from chatd.api.fields import Flag, refusal, says
-from chatd.core.text import INVISIBLE
+from chatd.core.text import is_line
+from chatd.store import groups
+from chatd.store.tokens import SHOWN
 from chatd.store.users import NAME_LENGTH, USERNAME, USERNAME_RULE
 
 MAX_DAYS = 3650
@@ -23,7 +25,7 @@ AfterId = Annotated[
 
 
 def _visible(text: str) -> str:
-    if INVISIBLE.search(text) or "\n" in text or "\t" in text:
+    if not is_line(text):
         raise refusal("A name is one line, without invisible characters.")
     return text
 
@@ -41,7 +43,7 @@ Name = Annotated[
 ]
 GroupName = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=64),
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=groups.NAME_LENGTH),
     AfterValidator(_visible),
 ]
 Description = Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]
@@ -133,7 +135,10 @@ class NewToken(Token):
 
 
 class Tokens(BaseModel):
-    tokens: list[Token] = Field(description="Newest first, also those that no longer work.")
+    tokens: list[Token] = Field(
+        description=f"Newest first, at most {SHOWN}. Those that no longer "
+        "work are among them for some weeks, when there is room."
+    )
 
 
 class Group(BaseModel):

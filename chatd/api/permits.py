@@ -6,12 +6,13 @@ was taken from them.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from chatd.core.chats import Actor
-from chatd.core.errors import Unavailable
+from chatd.core.errors import TooMany, Unavailable
 from chatd.people import REVOKED
 from chatd.store.db import Database
 from chatd.store.tokens import tokens_alive
@@ -36,9 +37,10 @@ class Permit:
     held: set["Permit"] = field(default_factory=set["Permit"])
     """Where it is looked after while its stream runs."""
     revoked: bool = False
+    exports: bool = False
     _nudge: Callable[[], None] = _nobody
 
-    def begin(self, nudge: Callable[[], None]) -> None:
+    def begin(self, nudge: Callable[[], None] = _nobody) -> None:
         """`nudge` makes the stream look up."""
         self._nudge = nudge
         self.held.add(self)
@@ -77,6 +79,22 @@ class Permits:
     def admit(self, actor: Actor) -> Permit:
         """For a stream that this token has opened."""
         return Permit(actor.user_id, actor.token_id, self._held)
+
+    @contextmanager
+    def export(self, actor: Actor) -> Generator[Permit]:
+        """For an export, which goes on after the block unless that fails. A user has one at a time.
+
+        Raises `TooMany`.
+        """
+        if any(permit.exports and permit.user_id == actor.user_id for permit in self._held):
+            raise TooMany("You have an export under way.", detail="Let it end first.")
+        permit = Permit(actor.user_id, actor.token_id, self._held, exports=True)
+        permit.begin()
+        try:
+            yield permit
+        except BaseException:
+            permit.end()
+            raise
 
     async def _listen(self) -> None:
         await self._listener.listen(REVOKED.encode(), self._hear)

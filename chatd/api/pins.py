@@ -134,9 +134,8 @@ async def _accept(
                 "fields": list(move.fields),
             }
             audit.record(session, who, "accept_tool", _target(server), before=before, after=after)
-        await session.flush()
-        shown = [view for view in await pins.list_pins(session, server) if view["name"] in accepted]
-    return json_answer({"tools": shown})
+    async with parts.db.transaction() as session:  # policy is everybody's: held no longer
+        return json_answer({"tools": await pins.list_pins(session, server, accepted.keys())})
 
 
 def _target(server: UUID) -> Target:

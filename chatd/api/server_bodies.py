@@ -35,7 +35,7 @@ from chatd.core.servers import (
     ToolChanges,
     Transport,
 )
-from chatd.store.server_views import View
+from chatd.store.server_views import OAUTH2, View
 from chatd.store.servers import ServerSettings
 
 _EXAMPLE: dict[str, Any] = {
@@ -114,7 +114,7 @@ class ServerBody(AdminBody):
 
 class ServerPatch(AdminBody):
     """Changes: absent and null leave a field, "", [] and {} empty it. A new `auth_type` forgets
-    the credentials of the old one."""
+    the credentials of the old one; those of another type than the resulting one are refused."""
 
     version: Version | None = None
     display_name: DisplayName | None = None
@@ -155,7 +155,9 @@ class ServerPatch(AdminBody):
         kept = {name: stored[name] for name in _NAMES if name in stored}
         kept["group_ids"] = [UUID(group_id) for group_id in stored["group_ids"]]
         changes = {name: value for name, value in self.given().items() if name in _NAMES}
-        return _settings(kept | changes, stored)
+        settings = _settings(kept | changes, stored)
+        _check_kept(settings, changes)
+        return settings
 
 
 _NAMES = tuple(field.name for field in fields(ServerSettings))
@@ -174,9 +176,22 @@ _NEEDED = {
 }
 
 
-def secrets_in(body: ServerBody | ServerPatch) -> tuple[str, ...]:
-    """The secret fields that were sent, for the audit log."""
-    return tuple(name for name in _SECRETS if getattr(body, name) is not None)
+_OF_AUTH_TYPE = {
+    **dict.fromkeys((*OAUTH2, "oauth2_client_secret"), "oauth2"),
+    **dict.fromkeys(("api_key_header", "api_key_value"), "api_key"),
+    "custom_headers": "custom_headers",
+}
+"""Which auth type each credential belongs to."""
+
+
+def secrets_in(settings: ServerSettings) -> tuple[str, ...]:
+    """The secrets that these settings set, for the audit log."""
+    return tuple(
+        name
+        for name in _SECRETS
+        if _filled(getattr(settings, name))
+        and _OF_AUTH_TYPE.get(name, settings.auth_type) == settings.auth_type
+    )
 
 
 def _settings(values: dict[str, Any], stored: View) -> ServerSettings:
@@ -205,9 +220,29 @@ def _check_credentials(settings: ServerSettings, stored: View) -> None:
 def _present(settings: ServerSettings, name: str, stored: View) -> bool:
     """After the change: of a secret what was given counts, else what is stored."""
     given = getattr(settings, name)
-    if given is None:
-        return bool(stored.get(_SECRETS[name]))
-    return bool(given.get_secret_value() if isinstance(given, SecretStr) else given)
+    return bool(stored.get(_SECRETS[name])) if given is None else _filled(given)
+
+
+def _filled(value: Any) -> bool:
+    return bool(value.get_secret_value() if isinstance(value, SecretStr) else value)
+
+
+def _check_kept(settings: ServerSettings, changes: dict[str, Any]) -> None:
+    """What would not be kept must not look as if it were."""
+    auth_type = settings.auth_type
+    lost = [
+        name
+        for name, value in changes.items()
+        if _OF_AUTH_TYPE.get(name, auth_type) != auth_type and _filled(value)
+    ]
+    if lost:
+        raise BadRequest(
+            f"The auth type {auth_type} has no {_listed(lost)}.",
+            validations=[
+                Validation(field=name, detail=f"Of the auth type {_OF_AUTH_TYPE[name]}.")
+                for name in lost
+            ],
+        )
 
 
 def _check_lists(settings: ServerSettings) -> None:

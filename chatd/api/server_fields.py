@@ -25,23 +25,33 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _SCOPES = re.compile(r"[!#-\[\]-~]+( [!#-\[\]-~]+)*")
 """RFC 6749, section 3.3."""
 
-_OURS = {
-    "host",
-    "connection",
-    "content-length",
-    "content-type",
-    "transfer-encoding",
-    "accept",
-    "mcp-session-id",
-    "mcp-protocol-version",
-}
-"""The transport writes these itself."""
+_OURS = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "keep-alive",
+        "last-event-id",
+        "te",
+        "traceparent",
+        "tracestate",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_OURS_FROM = ("mcp-", "proxy-", "x-coder-signature")
+"""The transport, the tracing and the signing write these themselves, or must not have them."""
 
 
 def _check_header(name: str) -> str:
     if not _TOKEN.fullmatch(name):
         raise refusal("Invalid header name.")
-    if name.lower() in _OURS:
+    if name.lower() in _OURS or name.lower().startswith(_OURS_FROM):
         raise refusal(f"The header {name} cannot be configured.")
     return name
 

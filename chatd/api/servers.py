@@ -40,7 +40,8 @@ IfMatch = Annotated[
         description="The ETag that you read; 409 when there is a newer version.",
     ),
 ]
-_ETAG = re.compile(r'"([0-9]{1,18})"')
+_ETAG = re.compile(r'(?:W/)?"([0-9]{1,18})"')
+"""A proxy that compresses makes a weak one of ours; the version in it is the same."""
 
 _FOR_ADMINS: dict[str, Any] = {
     "transport": "",
@@ -83,7 +84,7 @@ async def create_server(
             "create",
             _target(UUID(made["id"])),
             after=made,
-            secrets=secrets_in(body),
+            secrets=secrets_in(settings),
         )
     return _tagged(made, 201)
 
@@ -124,7 +125,7 @@ async def patch_server(
             _target(server),
             before=before,
             after=after,
-            secrets=secrets_in(body),
+            secrets=secrets_in(settings),
         )
     return _tagged(after)
 

@@ -4,11 +4,11 @@ from typing import Annotated, Any, cast
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from starlette.responses import StreamingResponse
 
 from chatd import audit
 from chatd.api.answers import CONFLICT, FORBIDDEN, NOT_FOUND, json_answer
 from chatd.api.auth import Admin, Signed, by
+from chatd.api.exporting import BUSY, LINES, Export
 from chatd.api.fields import Limit
 from chatd.api.limits import JsonRoute
 from chatd.api.parts import Parts, PartsDep
@@ -31,12 +31,12 @@ from chatd.store.users import Changes
 
 router = APIRouter(prefix="/users", tags=["users"], route_class=JsonRoute)
 ADMIN = {**FORBIDDEN, **NOT_FOUND, **CONFLICT}
-LINES = "application/x-ndjson"
 EXPORT: dict[int | str, dict[str, Any]] = {
+    **BUSY,
     200: {
         "description": "JSON lines, each with its `type`; the last one is `end`.",
         "content": {LINES: {"schema": {"type": "string"}, "example": '{"type": "end"}\n'}},
-    }
+    },
 }
 _OWN = Me.model_fields.keys()
 
@@ -157,12 +157,12 @@ async def _update(
 
 
 async def _export(request: Request, parts: Parts, actor: Actor, user_id: UUID) -> Response:
-    async with parts.db.transaction() as session:
-        await users.lock_user(session, user_id)
-        audit.record(session, by(request, actor), "export", _target(user_id))
-    name = f'attachment; filename="user-{user_id}.jsonl"'
-    headers = {"Content-Disposition": name, "Cache-Control": "no-store"}
-    return StreamingResponse(export_user(parts.db, user_id), media_type=LINES, headers=headers)
+    with parts.permits.export(actor) as permit:
+        async with parts.db.transaction() as session:
+            await users.lock_user(session, user_id)
+            audit.record(session, by(request, actor), "export", _target(user_id))
+    lines = export_user(parts.db, user_id)
+    return Export(permit, lines, f"user-{user_id}.jsonl", parts.streams.pace.send_timeout_s)
 
 
 def _target(user_id: UUID) -> Target:

@@ -58,6 +58,8 @@ class Catalogue:
         self._cold_s = cold_s
         self._entries: OrderedDict[Owner, tuple[int, Entry]] = OrderedDict()
         self._fetching: dict[Key, asyncio.Task[Outcome]] = {}
+        self._dropped: set[Key] = set()
+        """Of what is being fetched, that which nobody wants kept any more."""
         self._down_until: dict[tuple[UUID, int], float] = {}
         self._changed_at: dict[Key, float] = {}
         self._timers: dict[Key, asyncio.TimerHandle] = {}
@@ -86,13 +88,21 @@ class Catalogue:
     def drop(self, keep: Callable[[UUID, int, UUID | None], bool]) -> None:
         """Forget the lists of servers, versions and users that `keep` does not keep. The fleet's
         copies of them are never read again, and expire."""
+
+        def gone(key: Key) -> bool:
+            return not keep(key.server_id, key.version, user_of(key.principal))
+
         for owner, (version, _) in tuple(self._entries.items()):
-            server_id, principal = owner
-            if not keep(server_id, version, user_of(principal)):
+            if gone(Key(owner[0], version, owner[1])):
                 del self._entries[owner]
-                timer = self._timers.pop(Key(server_id, version, principal), None)
-                if timer is not None:
-                    timer.cancel()
+        for key in filter(gone, tuple(self._timers)):
+            self._timers.pop(key).cancel()
+        for key in filter(gone, tuple(self._changed_at)):
+            del self._changed_at[key]
+        for config in tuple(self._down_until):
+            if not keep(*config, None):
+                del self._down_until[config]
+        self._dropped |= set(filter(gone, self._fetching))
 
     async def down(self, configs: Sequence[tuple[UUID, int]]) -> frozenset[UUID]:
         """Those servers of these (id, version) whose breaker is open somewhere in the fleet."""
@@ -146,7 +156,12 @@ class Catalogue:
                 self._fetched(server, principal), context=contextvars.Context()
             )
             self._fetching[key] = task
-            task.add_done_callback(lambda _: self._fetching.pop(key, None))
+
+            def fetched(_: object) -> None:
+                self._fetching.pop(key, None)
+                self._dropped.discard(key)
+
+            task.add_done_callback(fetched)
         return task
 
     def _fetch_later(self, server: McpServer, principal: Principal, entry: Entry) -> None:
@@ -192,9 +207,12 @@ class Catalogue:
     async def _dialled(self, server: McpServer, principal: Principal, within_s: float) -> Outcome:
         key = key_of(server, principal)
         started = self._clock()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within_s
         try:
             fresh = await self._pool.list_tools(server, principal, timeout_s=within_s)
-            listed = await self._pinning.resolve(server, principal, fresh)
+            left_s = until - loop.time()
+            listed = await self._pinning.resolve(server, principal, fresh, within_s=left_s)
         except ServerFailed as failed:
             return await self._failed(server, principal, failed)
         entry = Entry(server.id, listed, started)
@@ -214,8 +232,8 @@ class Catalogue:
         self._changed_at.pop(key, None)
         drop = failed.reason in _DROPS
         down_s = BREAKER_S if failed.reason in _OPENS_BREAKER else 0.0
-        if drop:
-            self._entries.pop((server.id, principal.key), None)
+        if drop and self._entry(server, principal) is not None:
+            del self._entries[server.id, principal.key]
         if down_s:
             self._down_until[server.id, server.version] = self._clock() + down_s
         await self._shared.fail(key, down_s=down_s, drop=drop)
@@ -245,8 +263,11 @@ class Catalogue:
         return entry if version == server.version else None
 
     def _remember(self, server: McpServer, principal: Principal, entry: Entry) -> None:
-        """In place of the list of any other version of this configuration."""
+        """In place of the list of any older version of this configuration."""
         owner = (server.id, principal.key)
+        held, _ = self._entries.get(owner, _NO_ENTRY)
+        if held > server.version or key_of(server, principal) in self._dropped:
+            return
         self._entries[owner] = (server.version, entry)
         self._entries.move_to_end(owner)
         if len(self._entries) > MAX_ENTRIES:

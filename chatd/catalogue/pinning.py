@@ -29,8 +29,15 @@ class Pinning:
         self._within_s = within_s
         self._known: dict[UUID, Mapping[str, Pin]] = {}
 
-    async def resolve(self, server: McpServer, principal: Principal, fresh: ToolList) -> ToolList:
-        """What may be served of a list that was just fetched.
+    async def resolve(
+        self,
+        server: McpServer,
+        principal: Principal,
+        fresh: ToolList,
+        *,
+        within_s: float = WITHIN_S,
+    ) -> ToolList:
+        """What may be served of a list that was just fetched, `within_s` at most.
 
         Without the database by the pins that were last known here. Without those as it is in
         `follow` mode; else raises `ServerFailed`, as it may hold anything.
@@ -42,7 +49,7 @@ class Pinning:
             return resolve(server.id, listed, pins, server.tool_changes, shared=shared)
 
         try:
-            async with asyncio.timeout(self._within_s):
+            async with asyncio.timeout(min(self._within_s, within_s)):
                 decided = await self._decided(server, listed, decide)
         except (Unavailable, TimeoutError):
             known = self._known.get(server.id)

@@ -19,7 +19,7 @@ from chatd.catalogue.entries import MAX_AGE_S, Entry, Key, packed, unpacked
 OPERATION_S = 0.25
 AWAY_S = 2.0
 """After a failure Redis is left alone for as long, so that a dead one is waited for only once."""
-LOCK_S = 12.0
+LOCK_S = 15.0
 """Longer than any fetch."""
 LOG_S = 60.0
 

@@ -13,12 +13,11 @@ from rich.table import Table
 from chatd import audit, logs
 from chatd.audit import By, Target
 from chatd.cli.saying import say, show
-from chatd.processes import check_keys
 from chatd.rotation import Rotated, outdated, rotate
 from chatd.settings import StoreSettings, load
 from chatd.store import keys as store
 from chatd.store.db import Database
-from chatd.store.keys import KeyUse, KnownKey
+from chatd.store.keys import KeyUse, KnownKey, OtherKey
 from chatd.store.secrets import KeyRing
 
 T = TypeVar("T")
@@ -93,14 +92,15 @@ def _progress() -> Progress:
 
 
 def _run(settings: StoreSettings, keys: KeyRing, work: Callable[[Database], Awaitable[T]]) -> T:
-    """With a database whose keys are ours."""
+    """With a database whose keys are ours. Notes none: a typo shall not take an id."""
     logs.configure("console", "warning")
 
     async def run() -> T:
         url = settings.database_url.get_secret_value()
-        await check_keys(url, keys)
         db = Database(url, pool_size=2, application="chatd cli")
         try:
+            if others := await store.find_other_keys(db, keys.fingerprints):
+                raise OtherKey(others)
             return await work(db)
         finally:
             await db.close()

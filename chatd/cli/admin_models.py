@@ -1,9 +1,7 @@
 """`chatd admin create-model`: a provider and a model config in one go."""
 
-import asyncio
 import sys
 from enum import StrEnum
-from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -14,12 +12,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from chatd import audit
 from chatd.api.model_bodies import ConfigBody, ProviderBody, ProviderPatch
 from chatd.audit import By, Target
-from chatd.cli.database import in_transaction
+from chatd.cli.database import in_database
 from chatd.core.errors import BadRequest
 from chatd.core.models import DEFAULT_MAX_OUTPUT_TOKENS
-from chatd.processes import check_keys
 from chatd.settings import StoreSettings, load
 from chatd.store import models, policy_state
+from chatd.store.db import Database
+from chatd.store.keys import OtherKey, register_keys
 from chatd.store.models import View
 from chatd.store.secrets import KeyRing
 
@@ -75,9 +74,14 @@ def create_model(
     except ValidationError as error:
         raise _refusal(error) from None
     keys = KeyRing(settings.keys())
-    asyncio.run(check_keys(settings.database_url.get_secret_value(), keys))
-    work = partial(_create, keys, *bodies)
-    typer.echo(in_transaction(settings, work)["id"])
+
+    async def work(db: Database) -> View:
+        if others := await register_keys(db, keys.fingerprints):
+            raise OtherKey(others)
+        async with db.transaction() as session:
+            return await _create(keys, *bodies, session)
+
+    typer.echo(in_database(settings, work)["id"])
 
 
 async def _create(

@@ -20,6 +20,11 @@ _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2,}")
 """One selects how a character looks; a row of them is hidden text."""
 
 
+def is_line(text: str) -> bool:
+    """Whether it is one line of what a reader sees."""
+    return not (INVISIBLE.search(text) or "\n" in text or "\t" in text)
+
+
 def holds(text: str) -> bool:
     """False when the text has a NUL or a lone surrogate, which neither UTF-8 nor jsonb can hold."""
     if _NUL in text:

@@ -117,7 +117,7 @@ class Call:
 async def list_tools(session: Session, deadline: float) -> ToolList:
     """All pages before the `deadline` of the event loop's clock. Raises ServerFailed."""
     exchange = Exchange(session.principal, LIST_ROOM, LIST_S + READ_SLACK_S)
-    pages = Pages(session.server.id, session.modern)
+    pages = Pages(session.server.id, session.modern, exchange.secrets)
     cursor: str | None = ""
     while cursor is not None:
         params = {"cursor": cursor} if cursor else {}

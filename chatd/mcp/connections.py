@@ -31,7 +31,7 @@ def follow(session: Session, tell: Tell) -> None:
 
     def ready(attempt: asyncio.Future[None]) -> None:
         nonlocal began
-        failure = None if attempt.cancelled() else attempt.exception()
+        failure = attempt.exception()
         if failure is None:
             told("connected")
             began = clock()

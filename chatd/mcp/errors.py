@@ -1,10 +1,11 @@
 """How an MCP server fails, in words that hold no secret."""
 
 import re
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Collection, Iterable
+from typing import Any, Literal, cast
 
-from chatd.core.text import clean
+from chatd.core.text import clean, clean_json
+from chatd.core.tools import JsonObject
 
 FailureReason = Literal[
     "timeout",
@@ -78,3 +79,17 @@ def without(text: str, secrets: Iterable[str]) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, _REDACTED)
     return text
+
+
+def json_without(value: Any, secrets: Collection[str]) -> object:
+    """The JSON value with every text in it, keys too, cleaned and without the secrets."""
+    if not secrets:
+        return clean_json(value)
+    if isinstance(value, str):
+        return without(cast(str, clean_json(value)), secrets)
+    if isinstance(value, dict):
+        items = cast(JsonObject, value).items()
+        return {str(json_without(key, secrets)): json_without(item, secrets) for key, item in items}
+    if isinstance(value, list):
+        return [json_without(item, secrets) for item in cast(list[Any], value)]
+    return value

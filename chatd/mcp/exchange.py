@@ -19,7 +19,6 @@ from chatd.mcp.signing import sign
 
 Stage = Literal["waiting", "connecting", "sent"]
 
-_IDENTITY = "x-coder-"
 _SHORTEST_SECRET = 8
 
 
@@ -103,11 +102,13 @@ class HeaderAuth(httpx2.Auth):
         exchange = EXCHANGE.get(None)
         if exchange is None:
             raise ServerFailed("protocol", "no principal for this request")
-        headers = await self._source.headers(self._server, exchange.principal)
-        for name, value in headers.items():
-            request.headers[name] = value
-            if not name.lower().startswith(_IDENTITY):
-                exchange.secrets.update(_secrets(value))
+        who = exchange.principal
+        headers = await self._source.headers(self._server, who)
+        request.headers.update(headers)
+        told = {str(known) for known in (who.user_id, who.chat_id, who.subchat_id)}
+        for value in headers.values():
+            # Whatever its name is, a header is configured unless it says who asks.
+            exchange.secrets.update(_secrets(value) - told)
         if self._server.signing_secret is not None:
             await sign(request, self._server.signing_secret.get_secret_value())
         yield request

@@ -1,6 +1,6 @@
 """A server's tool list out of the raw pages of `tools/list`: one sloppy tool costs only itself."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 from uuid import UUID
@@ -8,9 +8,9 @@ from uuid import UUID
 from mcp.shared.inbound import find_invalid_x_mcp_header
 
 from chatd.core.reasons import Reason
-from chatd.core.text import bare, clean_json, holds
+from chatd.core.text import bare, holds
 from chatd.core.tools import Dropped, JsonObject, ToolSpec
-from chatd.mcp.errors import ServerFailed
+from chatd.mcp.errors import ServerFailed, json_without, without
 from chatd.mcp.schemas import UnusableSchema, object_schema
 
 MAX_TOOLS = 2000
@@ -35,10 +35,14 @@ class ToolList:
 
 @dataclass(slots=True)
 class Pages:
-    """Gathers pages into one list. `modern`: the server speaks 2026-07-28 with its header rules."""
+    """Gathers pages into one list. `modern`: the server speaks 2026-07-28 with its header rules.
+
+    `secrets` are what the server was sent, also those sent while pages are gathered.
+    """
 
     server_id: UUID
     modern: bool
+    secrets: Collection[str] = field(default=(), repr=False)
     _tools: dict[str, ToolSpec] = field(default_factory=dict[str, ToolSpec])
     _quarantined: list[Dropped] = field(default_factory=list[Dropped])
     _cursors: set[str] = field(default_factory=set[str])
@@ -88,7 +92,7 @@ class Pages:
         return ToolList(
             tools=tuple(self._tools.values()),
             quarantined=tuple(self._quarantined),
-            instructions=visible(instructions or "", MAX_INSTRUCTIONS),
+            instructions=self._shown(instructions, MAX_INSTRUCTIONS),
             ttl_ms=self._ttl_ms,
             cache_scope="public" if self._public else "private",
         )
@@ -98,16 +102,33 @@ class Pages:
             return self._drop("", "unusable_name", "the entry is not an object")
         tool = cast(JsonObject, raw)
         name = tool.get("name")
-        if not isinstance(name, str) or not _usable_name(name):
-            shown = _one_line(visible(name, MAX_NAME)) if isinstance(name, str) else ""
-            return self._drop(shown, "unusable_name", "the tool has no usable name")
+        shown = self._shown(name, MAX_NAME)
+        if not isinstance(name, str) or not _usable_name(name) or shown != name:
+            return self._drop(_one_line(shown), "unusable_name", "the tool has no usable name")
         try:
-            schema = object_schema(clean_json(tool.get("inputSchema")))
+            schema = object_schema(json_without(tool.get("inputSchema"), self.secrets))
         except UnusableSchema as problem:
             return self._drop(name, "unusable_schema", str(problem))
         if self.modern and find_invalid_x_mcp_header(schema) is not None:
             return self._drop(name, "unusable_schema", "the input schema's x-mcp-header is invalid")
-        return _spec(name, tool, schema)
+        return self._spec(name, tool, schema)
+
+    def _spec(self, name: str, tool: JsonObject, schema: JsonObject) -> ToolSpec:
+        raw = tool.get("annotations")
+        hints: Mapping[str, Any] = cast(JsonObject, raw) if isinstance(raw, dict) else {}
+        return ToolSpec(
+            name=name,
+            description=self._shown(tool.get("description"), MAX_DESCRIPTION),
+            input_schema=schema,
+            title=_one_line(self._shown(tool.get("title") or hints.get("title"), MAX_TITLE)),
+            read_only=hints.get("readOnlyHint") is True,
+            idempotent=hints.get("idempotentHint") is True,
+            destructive=hints.get("destructiveHint") is not False,
+        )
+
+    def _shown(self, text: object, limit: int) -> str:
+        """Empty for what is no text."""
+        return visible(without(text, self.secrets), limit) if isinstance(text, str) else ""
 
     def _drop(self, name: str, reason: Reason, detail: str) -> Dropped:
         return Dropped(name, reason, self.server_id, detail)
@@ -127,19 +148,3 @@ def _one_line(text: str) -> str:
 def _usable_name(name: str) -> bool:
     """One line that cleaning leaves as it is: a call has to carry it unchanged."""
     return 0 < len(name) <= MAX_NAME and holds(name) and name == _one_line(bare(name))
-
-
-def _spec(name: str, tool: JsonObject, schema: JsonObject) -> ToolSpec:
-    raw = tool.get("annotations")
-    hints: Mapping[str, Any] = cast(JsonObject, raw) if isinstance(raw, dict) else {}
-    title = tool.get("title") or hints.get("title")
-    description = tool.get("description")
-    return ToolSpec(
-        name=name,
-        description=visible(description, MAX_DESCRIPTION) if isinstance(description, str) else "",
-        input_schema=schema,
-        title=_one_line(visible(title, MAX_TITLE)) if isinstance(title, str) else "",
-        read_only=hints.get("readOnlyHint") is True,
-        idempotent=hints.get("idempotentHint") is True,
-        destructive=hints.get("destructiveHint") is not False,
-    )

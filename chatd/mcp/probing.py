@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
+from chatd.mcp.errors import without
 from chatd.mcp.listing import MAX_NAME, ToolList, visible
 from chatd.mcp.session import Session
 
@@ -21,7 +22,11 @@ class Probed:
         info = session.server_info
         return cls(
             protocol_version=session.protocol_version,
-            name=visible(info.name, MAX_NAME) if info is not None else "",
-            version=visible(info.version, MAX_NAME) if info is not None else "",
+            name=_shown(session, info.name) if info is not None else "",
+            version=_shown(session, info.version) if info is not None else "",
             listed=listed,
         )
+
+
+def _shown(session: Session, text: str) -> str:
+    return visible(without(text, session.secrets), MAX_NAME)

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Collection
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import orjson
 
 from chatd.core.asking import Elicitation, InputRequired
-from chatd.core.text import clean_json, holds
+from chatd.core.text import holds
 from chatd.core.tools import JsonObject
-from chatd.mcp.errors import redacted, without
+from chatd.mcp.errors import json_without, redacted, without
 from chatd.mcp.listing import visible
 
 MAX_ASKED = 64 * 1024
@@ -76,7 +76,8 @@ def _request(raw: object, secrets: Collection[str]) -> JsonObject:
     request = cast(JsonObject, raw) if isinstance(raw, dict) else {}
     method, params = request.get("method"), request.get("params")
     if method != _ELICIT:
-        raise Unaskable(redacted(f"input by {method!r}, which is not supported here", limit=100))
+        said = without(f"input by {method!r}", secrets)
+        raise Unaskable(redacted(f"{said}, which is not supported here", limit=100))
     if not isinstance(params, dict):
         raise Unaskable("a question without a message")
     asked = question(cast(JsonObject, params), secrets)
@@ -88,7 +89,7 @@ def _schema(raw: object, secrets: Collection[str]) -> JsonObject:
     schema = cast(JsonObject, raw) if isinstance(raw, dict) else {}
     if schema.get("type") != "object" or not isinstance(schema.get("properties"), dict):
         raise Unaskable("a form that cannot be read")
-    safe = cast(JsonObject, _safe(schema, secrets))
+    safe = cast(JsonObject, json_without(schema, secrets))
     try:
         orjson.dumps(safe)
     except TypeError:
@@ -127,17 +128,3 @@ def _size(value: object) -> int:
         # Infinity, as 1e999 is read: no JSON that could be stored.
         raise Unaskable("input with numbers that cannot be kept") from None
     return len(text.encode("utf-8", "replace"))
-
-
-def _safe(value: Any, secrets: Collection[str]) -> object:
-    """The JSON value with every text in it cleaned and without the secrets."""
-    if not secrets:
-        return clean_json(value)
-    if isinstance(value, str):
-        return without(cast(str, clean_json(value)), secrets)
-    if isinstance(value, dict):
-        items = cast(JsonObject, value).items()
-        return {str(_safe(key, secrets)): _safe(item, secrets) for key, item in items}
-    if isinstance(value, list):
-        return [_safe(item, secrets) for item in cast(list[Any], value)]
-    return value

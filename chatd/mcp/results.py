@@ -23,7 +23,7 @@ def tool_result(raw: JsonObject, *, secrets: Collection[str] = ()) -> ToolResult
     `secrets` are blotted out here, before anybody cuts the text: no piece of one is left.
     """
     if raw.get("resultType") not in (None, "complete"):
-        return _not_finished(raw)
+        return _not_finished(raw, secrets)
     reader = _Reader()
     content = raw.get("content")
     for block in cast(list[object], content) if isinstance(content, list) else []:
@@ -36,8 +36,8 @@ def tool_result(raw: JsonObject, *, secrets: Collection[str] = ()) -> ToolResult
     )
 
 
-def _not_finished(raw: JsonObject) -> ToolResult:
-    kind = redacted(str(raw.get("resultType")), limit=50)
+def _not_finished(raw: JsonObject, secrets: Collection[str]) -> ToolResult:
+    kind = redacted(without(str(raw.get("resultType")), secrets), limit=50)
     text = f"The tool answered with {kind!r}, which is not supported here. It did not finish."
     return ToolResult(text=text, is_error=True, outcome="failed")
 

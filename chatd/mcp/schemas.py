@@ -7,24 +7,20 @@ from urllib.parse import unquote
 import orjson
 from jsonschema import Draft202012Validator
 
+from chatd.core.schemas import DATA, NAMES
 from chatd.core.text import INVISIBLE, bare
 from chatd.core.tools import JsonObject
 
 MAX_SCHEMA = 64 * 1024
 """Bytes as JSON."""
 MAX_PARTS = 2000
-"""Objects in a schema: checking each takes a tenth of a millisecond, and turns are streaming."""
+"""Objects and items of lists: checking each takes a tenth of a millisecond, and turns are
+streaming."""
 
 _REMEMBERED = 8 * 1024
 
-_DATA = frozenset({"const", "default", "enum", "example", "examples"})
-"""Keywords whose values are data: a `$ref` there is not a reference."""
-
 _TOLD = frozenset({"title", "description", "$comment", "default", "example", "examples"})
 """Keywords whose values the model reads, and no call has to match."""
-
-_NAMES = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-"""Keywords whose keys are names, not keywords."""
 
 _CONTROLS = dict.fromkeys([*range(32), *range(127, 160)])
 
@@ -78,7 +74,7 @@ def _visible(node: object, *, names: bool = False) -> object:
             _plain(value.translate(_CONTROLS))
             seen[key] = value
         else:
-            seen[_plain(key)] = _visible(value, names=not names and key in _NAMES)
+            seen[_plain(key)] = _visible(value, names=not names and key in NAMES)
     return seen
 
 
@@ -132,43 +128,58 @@ _META = Draft202012Validator(Draft202012Validator.META_SCHEMA)
 
 
 class _References:
-    """Follows every `$ref` once; what refers to itself has no finite form to show a model."""
+    """Follows every `$ref` once; what refers to itself has no finite form to show a model.
+
+    Goes by what a reference leads to: there are many ways to spell one.
+    """
 
     def __init__(self, schema: JsonObject) -> None:
         self._schema = schema
-        self._open: set[str] = {"#"}
-        self._done: set[str] = set()
+        self._open: set[int] = set()
+        self._done: set[int] = set()
         self._parts = 0
 
     def check(self) -> None:
         self._walk(self._schema)
 
     def _walk(self, node: object) -> None:
-        if isinstance(node, list):
-            for item in cast(list[object], node):
-                self._walk(item)
-        if not isinstance(node, dict):
+        if not isinstance(node, dict | list) or id(cast(object, node)) in self._done:
             return
-        self._parts += 1
-        if self._parts > MAX_PARTS:
-            raise UnusableSchema(f"the input schema has more than {MAX_PARTS} parts")
-        for key, value in cast(JsonObject, node).items():
+        self._open.add(id(cast(object, node)))
+        if isinstance(node, list):
+            self._walk_list(cast(list[object], node))
+        else:
+            self._walk_object(cast(JsonObject, node))
+        self._open.remove(id(cast(object, node)))
+        self._done.add(id(cast(object, node)))
+
+    def _walk_list(self, items: list[object]) -> None:
+        self._count(sum(not isinstance(item, dict) for item in items))
+        for item in items:
+            self._walk(item)
+
+    def _walk_object(self, schema: JsonObject) -> None:
+        self._count(1)
+        for key, value in schema.items():
             if key == "$ref" and isinstance(value, str):
                 self._follow(value)
-            elif key not in _DATA or not isinstance(value, str | list):
+            elif key not in DATA or not isinstance(value, str | list):
                 self._walk(value)
 
+    def _count(self, parts: int) -> None:
+        self._parts += parts
+        if self._parts > MAX_PARTS:
+            raise UnusableSchema(f"the input schema has more than {MAX_PARTS} parts")
+
     def _follow(self, reference: str) -> None:
-        if reference in self._open:
+        target = self._target(reference)
+        if id(target) in self._open:
             raise UnusableSchema(f"{reference[:100]} refers to itself")
-        if reference in self._done:
-            return
-        self._open.add(reference)
-        self._walk(self._target(reference))
-        self._open.remove(reference)
-        self._done.add(reference)
+        self._walk(target)
 
     def _target(self, reference: str) -> object:
+        if reference == "#":
+            return self._schema
         if not reference.startswith("#/"):
             raise UnusableSchema(f"{reference[:100]} lies outside the input schema")
         node: object = self._schema

@@ -70,7 +70,8 @@ log = logging.getLogger(__name__)
 class Session:
     """Connects when started; every request waits for `ready`. Requests may come from any task.
 
-    `changed` is called when the server says that its tools changed.
+    `changed` is called when the server says that its tools changed. `secrets` are what connecting
+    has sent; the server may repeat them in all that it says of itself and later.
     """
 
     _client: Client
@@ -92,6 +93,7 @@ class Session:
         self.retired = False
         self.tool_count: int | None = None
         self.hearing = Hearing(server.transport)
+        self.secrets: set[str] = set()
         self._http = client
         self._changed = changed
         self._closing = asyncio.Event()
@@ -146,6 +148,7 @@ class Session:
         """
         context = contextvars.copy_context()
         context.run(EXCHANGE.set, exchange)
+        exchange.secrets.update(self.secrets)
         options: CallOptions = {"headers": self._headers(method, params)}
         if progress is not None:
             options["on_progress"] = progress
@@ -180,7 +183,7 @@ class Session:
 
     async def _own(self) -> None:
         """Enters, waits and leaves in this one task, as the SDK's cancel scopes demand."""
-        exchange = Exchange(self.principal, HANDSHAKE_ROOM, HANDSHAKE_READ_S)
+        exchange = Exchange(self.principal, HANDSHAKE_ROOM, HANDSHAKE_READ_S, secrets=self.secrets)
         exchange.give_up = self._stop_connecting
         EXCHANGE.set(exchange)
         try:

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterator
 from typing import cast
+from urllib.parse import unquote
 
+from chatd.core.schemas import DATA, NAMES
 from chatd.core.tools import INTENT, JsonObject
 
 _WRAPPED = "properties"
+_HOISTED = ("$defs", "definitions")
+"""These stay at the root, where references look for them."""
 
 _DESCRIPTION = (
     "What this call is for, as a short present-participle phrase in plain English, without"
@@ -25,7 +29,9 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 def wrap_intent(parameters: JsonObject) -> JsonObject:
     """The schema that asks for an intent and, under `properties`, for the tool's own parameters."""
-    outer = {key: parameters[key] for key in ("$defs", "definitions") if key in parameters}
+    if _refers_inside(parameters):
+        parameters = cast(JsonObject, _moved(parameters))
+    outer = {key: parameters[key] for key in _HOISTED if key in parameters}
     inner = {key: value for key, value in parameters.items() if key not in outer}
     return {
         "type": "object",
@@ -36,6 +42,43 @@ def wrap_intent(parameters: JsonObject) -> JsonObject:
         "required": [INTENT, _WRAPPED],
         **outer,
     }
+
+
+def _refers_inside(node: object) -> bool:
+    """Whether wrapping may move what a reference points at; most schemas have none such."""
+    if isinstance(node, list):
+        return any(map(_refers_inside, cast(list[object], node)))
+    if not isinstance(node, dict):
+        return False
+    return any(
+        (key == "$ref" and isinstance(value, str) and _moved_to(value) != value)
+        or _refers_inside(value)
+        for key, value in cast(JsonObject, node).items()
+    )
+
+
+def _moved(node: object, *, names: bool = False) -> object:
+    """A copy whose references follow the parameters to where they are wrapped."""
+    if isinstance(node, list):
+        return [_moved(item) for item in cast(list[object], node)]
+    if not isinstance(node, dict):
+        return node
+    moved: JsonObject = {}
+    for key, value in cast(JsonObject, node).items():
+        if not names and key == "$ref" and isinstance(value, str):
+            moved[key] = _moved_to(value)
+        elif not names and key in DATA:
+            moved[key] = value
+        else:
+            moved[key] = _moved(value, names=not names and key in NAMES)
+    return moved
+
+
+def _moved_to(reference: str) -> str:
+    inside = reference.startswith("#/")
+    if not inside or unquote(reference[2:]).partition("/")[0] in _HOISTED:
+        return reference
+    return f"#/properties/{_WRAPPED}{reference[1:]}"
 
 
 def own_parameters(wrapped: JsonObject) -> JsonObject:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from uuid import UUID
 
 from chatd.core.pins import definition_hash
@@ -47,7 +47,7 @@ class _Specs:
         return isinstance(other, _Specs) and other.specs is self.specs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Rules:
     """All of a server's configuration that decides what is offered; hashable."""
 
@@ -63,10 +63,14 @@ class _Rules:
     """Tools with a setting of their own for plan mode, and what it comes to."""
 
     def in_plan(self, tool: str) -> bool:
-        return dict(self.planned).get(tool, self.allow_in_plan_mode)
+        return self._planned.get(tool, self.allow_in_plan_mode)
 
     def sets_plan(self, tool: str) -> bool:
-        return tool in dict(self.planned)
+        return tool in self._planned
+
+    @cached_property
+    def _planned(self) -> Mapping[str, bool]:
+        return dict(self.planned)
 
 
 def offer(

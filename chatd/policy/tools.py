@@ -52,12 +52,20 @@ def select_tools(
     return ToolSelection(tuple(kept), tuple(dropped))
 
 
+Served = Mapping[tuple[UUID, str], str]
+"""What servers' pins let through now: by server and original name, the definition's hash."""
+
+
 def tool_refusal(
-    tool: OfferedTool, servers: Mapping[UUID, McpServer], situation: Situation
+    tool: OfferedTool,
+    servers: Mapping[UUID, McpServer],
+    situation: Situation,
+    served: Served | None = None,
 ) -> Reason | None:
     """Why this call may not go out; None when it may. The decision of the listing, made again.
 
-    `servers` are the configurations as they are now, not as they were when the tool was offered.
+    `servers` are the configurations as they are now, not as they were when the tool was offered;
+    None for `served`: nothing has moved since then. A server that is followed serves anything.
     """
     if tool.server_id is None:
         return None
@@ -67,7 +75,12 @@ def tool_refusal(
     refusal = server_refusal(server, situation) or _name_refusal(
         tool.original_name, server, plan_mode=situation.plan_mode
     )
-    return refusal.reason if refusal is not None else None
+    if refusal is not None:
+        return refusal.reason
+    if served is None or server.tool_changes == "follow":
+        return None
+    same = served.get((server.id, tool.original_name)) == tool.definition_hash
+    return None if same else "changed"
 
 
 def _name_refusal(name: str, server: ToolRules, *, plan_mode: bool) -> Refusal | None:

@@ -74,7 +74,7 @@ async def answer_item(
         version = await bump(connection, chat_id)
         await close_item(connection, item, version, answer=answer, by=actor.user_id)
         if kind == "approval":
-            await note_approval(connection, actor.user_id, item_id, answer)
+            await note_approval(connection, actor.user_id, item_id, answer["decision"])
     return version
 
 

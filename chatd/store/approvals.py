@@ -12,6 +12,7 @@ from chatd.core.servers import McpServer
 from chatd.core.situation import Situation, unauthorised
 from chatd.core.tools import OfferedTool
 from chatd.store import hot
+from chatd.store.audit import note_approval
 from chatd.store.db import Database, fetch_within, load
 from chatd.store.items import close_item, lock_item
 from chatd.store.loading import TurnLoader
@@ -53,15 +54,33 @@ class Approval:
     policy_version: int
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    approvals: Sequence[Approval]
+    broken: Sequence[tuple[UUID, str]]
+    """Items that cannot be read, and why not."""
+    last_id: UUID
+    policy_version: int
+
+
 Refusal = Callable[[Approval], Reason | None]
 
 
 async def find_approvals(
     db: Database, loader: TurnLoader, known_version: int | None, after: UUID
-) -> Sequence[Approval]:
+) -> Page | None:
     """The next of all open ones if policy is no longer at this version, else of the new ones."""
     rows = await db.fetch(FIND_APPROVALS, known_version, after)
-    return [_approval(row, loader) for row in rows]
+    if not rows:
+        return None
+    found: list[Approval] = []
+    broken: list[tuple[UUID, str]] = []
+    for row in rows:
+        try:
+            found.append(_approval(row, loader))
+        except Exception as error:
+            broken.append((row["id"], type(error).__name__))
+    return Page(found, broken, rows[-1]["id"], rows[0]["policy_version"])
 
 
 async def deny_refused(
@@ -83,6 +102,7 @@ async def deny_refused(
         version = await bump(connection, approval.chat_id)
         answer = {"decision": "deny", "reason": SENTENCES[reason]}
         await close_item(connection, item, version, answer=answer)
+        await note_approval(connection, None, approval.item_id, "deny")
     return version
 
 

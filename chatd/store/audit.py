@@ -1,6 +1,5 @@
 """The audit log's rows."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -9,9 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from chatd.core.redaction import redact_text
 from chatd.store import tables
-from chatd.store.db import dump
 
 Fields = dict[str, Any]
 
@@ -20,10 +17,11 @@ _UNSEAL = text("SELECT set_config('chatd.retention', 'on', true)")
 _NOTE_APPROVAL = text(
     """INSERT INTO audit_log (actor_id, action, target_type, target_id, request_id, chat_id,
         server_id, tool, after)
-    SELECT :by, :action, 'approval', CAST(i.id AS text), '', i.chat_id,
-        CAST(i.data->>'server_id' AS uuid),
+    SELECT CAST(:by AS uuid), CAST(:decision AS text), 'approval', CAST(i.id AS text), '',
+        i.chat_id, CAST(i.data->>'server_id' AS uuid),
         coalesce(nullif(i.data->>'original_name', ''), i.data->>'tool_name', ''),
-        jsonb_build_object('turn_id', i.turn_id) || CAST(:answer AS jsonb)
+        jsonb_build_object('turn_id', i.turn_id, 'state', i.state,
+            'decision', CAST(:decision AS text))
     FROM open_items i WHERE i.id = :item"""
 )
 
@@ -57,11 +55,13 @@ def add_entry(session: AsyncSession, entry: Entry) -> None:
 
 
 async def note_approval(
-    connection: AsyncConnection, by: UUID, item_id: UUID, answer: Mapping[str, Any]
+    connection: AsyncConnection, by: UUID | None, item_id: UUID, decision: str
 ) -> None:
-    """One line for a call that somebody approved or denied; nobody else may read the arguments."""
-    told = {name: redact_text(value) for name, value in answer.items() if isinstance(value, str)}
-    told = {"by": by, "item": item_id, "action": answer["decision"], "answer": dump(told)}
+    """One line for a closed item; `by` nobody: policy or its deadline has denied the call.
+
+    Nobody but the chat's owner may read the arguments, or why.
+    """
+    told = {"by": by, "item": item_id, "decision": decision}
     await connection.execute(_NOTE_APPROVAL, told)
 
 

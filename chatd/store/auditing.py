@@ -18,6 +18,13 @@ SHOWN_ARGUMENTS_BYTES = 8192
 """Longer arguments are told by their hash alone: what is cut cannot be redacted surely."""
 
 _UUID = "'^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$'"
+_ABOUT = """((l.target_type, l.target_id) = ('user', ?::uuid::text)
+    OR l.target_type = 'api_token' AND coalesce(l.after, l.before)->>'user_id' = ?::uuid::text
+    OR l.target_type = 'group' AND (coalesce(l.after, l.before)->>'user_id' = ?::uuid::text
+        OR l.before->'member_ids' @> to_jsonb(?::uuid::text))
+    OR l.target_type = 'turn' AND coalesce(l.after, l.before)->>'owner_id' = ?::uuid::text)"""
+"""By the index of target types; `erasing` redacts what is found here."""
+
 _PATIENCE = text("SELECT set_config('statement_timeout', CAST(:ms AS text), true)")
 
 
@@ -41,7 +48,7 @@ _CHANGES = _Source(
     "l.target_type <> 'approval'",
     {
         "actor": "l.actor_id = ?",
-        "user": "(l.target_type, l.target_id) = ('user', ?::uuid::text)",
+        "user": _ABOUT,
         "chat": "(l.target_type, l.target_id) = ('chat', ?::uuid::text)",
         "server": "(l.target_type, l.target_id) = ('mcp_server', ?::uuid::text)",
         "action": "l.action = ?",

@@ -20,6 +20,8 @@ POOL_SIZE = 8
 POOL_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_MS = 30_000
+IDLE_IN_TRANSACTION_MS = 5_000
+"""Then PostgreSQL ends the transaction: what a frozen process has locked holds up nobody longer."""
 
 RETRY = {"Retry-After": "2"}
 
@@ -36,6 +38,7 @@ AWAY = (
     asyncpg.InternalClientError,
     asyncpg.OperatorInterventionError,
     asyncpg.TooManyConnectionsError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
 )
 """What is raised while PostgreSQL is away, restarting, or out of connections."""
 
@@ -50,6 +53,12 @@ def away(error: BaseException) -> bool:
     if isinstance(error, asyncpg.QueryCanceledError):
         return False  # the statement timeout: PostgreSQL is there, and said no
     return isinstance(error, AWAY)
+
+
+def held_up(error: Exception) -> bool:
+    """Whether a lock was not to be had within the transaction's `lock_timeout`."""
+    said = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(said, "sqlstate", None) == asyncpg.LockNotAvailableError.sqlstate
 
 
 def _nobody() -> None: ...
@@ -67,6 +76,8 @@ def _unavailable() -> Generator[None]:
     except Exception as error:
         if away(error):
             raise Unavailable("The database is away.", headers=RETRY) from error
+        if held_up(error):
+            raise Unavailable("Another change is under way.", headers=RETRY) from error
         raise
 
 
@@ -87,7 +98,7 @@ class Database:
         application: str = "chatd",
         statement_timeout_ms: int = STATEMENT_TIMEOUT_MS,
     ) -> None:
-        """`statement_timeout_ms` 0: statements take as long as they take."""
+        """`statement_timeout_ms` 0: statements and transactions take as long as they take."""
         limited = statement_timeout_ms > 0
         self.engine: AsyncEngine = create_async_engine(
             url.replace("postgresql://", "postgresql+asyncpg://", 1),
@@ -106,6 +117,9 @@ class Database:
                 "server_settings": {
                     "application_name": application,
                     "statement_timeout": str(statement_timeout_ms),
+                    "idle_in_transaction_session_timeout": str(
+                        IDLE_IN_TRANSACTION_MS if limited else 0
+                    ),
                     "jit": "off",
                     "timezone": "UTC",
                 },
@@ -117,7 +131,8 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncSession]:
-        """One block, one transaction. Raises `Unavailable` when PostgreSQL cannot be reached."""
+        """One block, one transaction. Raises `Unavailable` when PostgreSQL cannot be reached, or
+        somebody else keeps a lock for too long."""
         with _unavailable():
             async with (
                 AsyncSession(self.engine, expire_on_commit=False) as session,
@@ -160,7 +175,7 @@ class Database:
         return rows[0] if rows else None
 
     def unhurried(self) -> "Database":
-        """One connection to the same database, whose statements have no time-out."""
+        """One connection to the same database, which waits for anything."""
         url = self.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
         return Database(url, pool_size=1, application="chatd migrate", statement_timeout_ms=0)
 

@@ -1,4 +1,6 @@
-"""Everything that is kept of one user, as JSON lines, read page by page.
+"""What a user has said, made and set, as JSON lines, read page by page.
+
+Not in it: secrets, connections to servers (grants, log), audit lines, and what is deleted.
 
 Each line is an object with its `type`; chats are followed by what is in them. Of what changes
 meanwhile some is told as it was and some as it is. The last line's type is `end`: without it the

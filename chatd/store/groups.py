@@ -11,10 +11,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from chatd.core.errors import Conflict, NotFound
+from chatd.core.errors import BadRequest, Conflict, NotFound
+from chatd.core.text import is_line
 from chatd.core.times import rfc3339
 from chatd.store import tables
 from chatd.store.db import Database
+from chatd.store.users import username_of
+
+NAME_LENGTH = 64
+NAME_RULE = f"1 to {NAME_LENGTH} characters on one line, none of them invisible."
 
 LIST_GROUPS = """
 SELECT g.id, g.name, g.description, g.created_at,
@@ -26,8 +31,7 @@ FROM groups g
 
 LIST_MEMBERS = """
 SELECT u.id, u.username, u.name, u.suspended FROM group_members m JOIN users u ON u.id = m.user_id
-WHERE m.group_id = $1
-    AND ($3::uuid IS NULL OR u.username > (SELECT a.username FROM users a WHERE a.id = $3))
+WHERE m.group_id = $1 AND u.username > $3
 ORDER BY u.username LIMIT $2
 """
 
@@ -36,6 +40,13 @@ BUMP_SERVERS = text(
     WHERE id IN (SELECT server_id FROM mcp_server_groups WHERE group_id = :group)"""
 )
 """A server that is known by its version has its groups with it."""
+
+HELD = text(
+    """SELECT ARRAY(SELECT CAST(user_id AS text) FROM group_members WHERE group_id = :group
+            ORDER BY user_id) AS member_ids,
+        ARRAY(SELECT CAST(server_id AS text) FROM mcp_server_groups WHERE group_id = :group
+            ORDER BY server_id) AS server_ids"""
+)
 
 ADD_MEMBER = text(
     """INSERT INTO group_members (group_id, user_id) VALUES (:group, :user)
@@ -61,7 +72,9 @@ async def show_group(db: Database, group_id: UUID) -> Any:
 
 
 async def create_group(session: AsyncSession, name: str, description: str = "") -> UUID:
-    """Raises `Conflict` for a name that is taken."""
+    """Raises `BadRequest` for a name that will not do, `Conflict` for one that is taken."""
+    if not 0 < len(name) <= NAME_LENGTH or name != name.strip() or not is_line(name):
+        raise BadRequest("Invalid group name.", detail=NAME_RULE)
     row = tables.Group(name=name, description=description)
     session.add(row)
     await _flush(session, name)
@@ -81,13 +94,17 @@ async def update_group(
 
 
 async def delete_group(session: AsyncSession, group_id: UUID) -> dict[str, Any]:
-    """The group as it was. A server restricted to it alone is then nobody's. Raises `NotFound`."""
+    """The group as it was, with members and servers. Raises `NotFound`.
+
+    A server restricted to it alone is then nobody's.
+    """
     row = await _lock(session, group_id)
     connection = await session.connection()
+    held = (await connection.execute(HELD, {"group": group_id})).mappings().one()
     await connection.execute(BUMP_SERVERS, {"group": group_id})
     await session.delete(row)
     await session.flush()
-    return _told(row)
+    return _told(row) | dict(held)
 
 
 async def find_group(session: AsyncSession, name: str) -> UUID:
@@ -102,9 +119,10 @@ async def find_group(session: AsyncSession, name: str) -> UUID:
 async def list_members(
     db: Database, group_id: UUID, *, limit: int, after_id: UUID | None = None
 ) -> tuple[list[Any], bool]:
-    """By username, and whether there are more. Raises `NotFound`."""
+    """By username, and whether there are more. Raises `NotFound`, and as `search_users`."""
     await show_group(db, group_id)
-    rows = await db.fetch(LIST_MEMBERS, group_id, limit + 1, after_id)
+    after = await username_of(db, after_id) if after_id is not None else ""
+    rows = await db.fetch(LIST_MEMBERS, group_id, limit + 1, after)
     return [dict(row) | {"id": str(row["id"])} for row in rows[:limit]], len(rows) > limit
 
 

@@ -25,7 +25,7 @@ FIND_MESSAGE = text(
 )
 
 LAST_SAID = text(
-    f"""SELECT said.id, said.content, t.reasoning_effort, t.plan_mode,
+    f"""SELECT said.id, said.turn_id, said.content, t.reasoning_effort, t.plan_mode,
         (SELECT usable.id FROM ({hot.USABLE_MODEL}) AS usable
             WHERE usable.id = t.model_config_id) AS model_config_id,
         ARRAY(SELECT s.id FROM unnest(t.mcp_server_ids) WITH ORDINALITY AS asked(id, place)
@@ -41,6 +41,9 @@ LAST_SAID = text(
                 AND cleared.visibility = 'model' AND json_array_length(cleared.content) = 0)
     ORDER BY said.id DESC LIMIT 1"""
 )
+
+STILL_APPROVED = text("UPDATE files SET approved_turn_id = :new WHERE approved_turn_id = :old")
+"""The approval of a plan, said again, approves it still."""
 
 DELETE_FROM = text(
     """UPDATE chat_messages SET deleted = true, version = :version
@@ -99,7 +102,7 @@ async def _rewrite(db: Database, asked: Rewrite) -> Any:
     chat_id = asked.chat_id
     async with db.statements() as connection:
         chat = await lock_in_family(connection, asked.actor, chat_id)
-        message_id, new = await _said(connection, asked)
+        message_id, new, again = await _said(connection, asked)
         if chat.archived:
             raise Conflict("Chat is archived.", detail="Unarchive the chat to change its history.")
         version = chat.version + 1
@@ -117,12 +120,13 @@ async def _rewrite(db: Database, asked: Rewrite) -> Any:
         row = await submit_within(connection, args)
         if row["id"] is None:
             refuse(row, new)
+        await connection.execute(STILL_APPROVED, {"new": row["id"], "old": again})
         await connection.execute(REWRITTEN, {"chat": chat_id, "version": version})
     return {**row, "changed": changed, "deleted": _shown(rows)}
 
 
-async def _said(connection: AsyncConnection, asked: Rewrite) -> tuple[int, NewTurn]:
-    """The message that goes, and what is said instead."""
+async def _said(connection: AsyncConnection, asked: Rewrite) -> tuple[int, NewTurn, UUID | None]:
+    """The message that goes, what is said instead, and the turn that said the very same."""
     if asked.message_id is None:
         return await _said_last(connection, asked)
     found = await run(connection, FIND_MESSAGE, chat=asked.chat_id, message=asked.message_id)
@@ -130,10 +134,10 @@ async def _said(connection: AsyncConnection, asked: Rewrite) -> tuple[int, NewTu
         raise NotFound("Chat message not found.")
     if found[0].role != "user":
         raise BadRequest("Only user messages can be edited.")
-    return asked.message_id, asked.new
+    return asked.message_id, asked.new, None
 
 
-async def _said_last(connection: AsyncConnection, asked: Rewrite) -> tuple[int, NewTurn]:
+async def _said_last(connection: AsyncConnection, asked: Rewrite) -> tuple[int, NewTurn, UUID]:
     """With the settings it was said with, unless others are asked for."""
     found = await run(connection, LAST_SAID, chat=asked.chat_id)
     if not found:
@@ -148,7 +152,7 @@ async def _said_last(connection: AsyncConnection, asked: Rewrite) -> tuple[int, 
         mcp_server_ids=tuple(last.mcp_server_ids) if servers is None else servers,
         plan_mode=(last.plan_mode or "") if plan_mode is None else plan_mode,
     )
-    return last.id, said
+    return last.id, said, last.turn_id
 
 
 def _shown(rows: Sequence[Any]) -> tuple[int, ...]:

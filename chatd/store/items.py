@@ -13,6 +13,7 @@ from chatd.core.items import NewItem
 from chatd.core.tools import JsonObject
 from chatd.core.work import CallOutcome, Claim, Notice, PlannedCall
 from chatd.store.agents import answered_already
+from chatd.store.audit import note_approval
 from chatd.store.db import Database, dump, load
 from chatd.store.ids import new_id
 from chatd.store.stopping import CANCEL_ITEMS
@@ -291,4 +292,6 @@ async def expire_item(
             return None
         version = await bump(connection, chat_id)
         await close_item(connection, item, version, state=state)
+        if item.kind == "approval":
+            await note_approval(connection, None, item_id, "deny")
     return version

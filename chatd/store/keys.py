@@ -1,7 +1,7 @@
 """What is encrypted and with which keys; replacing a value's ciphertext if it is still the same."""
 
 import hashlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,8 +10,10 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from chatd.core.errors import Unavailable
+from chatd.core.errors import ChatdError, Unavailable
+from chatd.core.health import LOST_S
 from chatd.store.db import Database, load
+from chatd.store.processes import AT_WORK
 
 BATCH = 100
 
@@ -69,14 +71,31 @@ class KnownKey:
 
 _MIGRATED = "SELECT to_regclass('encryption_keys') IS NOT NULL AS migrated"
 
-_REGISTER = """
-INSERT INTO encryption_keys (id, fingerprint) SELECT * FROM unnest($1::text[], $2::text[])
-ON CONFLICT (id) DO NOTHING
-"""
+_ENCRYPTS = " OR ".join(
+    f"EXISTS (SELECT 1 FROM {each.table} "
+    f"WHERE {each.column} IS NOT NULL AND {each.column}_key_id = k.id)"
+    for each in SECRET_COLUMNS
+)
 
-_OTHERS = """
-SELECT k.id FROM encryption_keys k JOIN unnest($1::text[], $2::text[]) AS ours (id, fingerprint)
-ON ours.id = k.id AND ours.fingerprint <> k.fingerprint
+_REGISTER = f"""
+INSERT INTO encryption_keys AS k (id, fingerprint)
+SELECT * FROM unnest($1::text[], $2::text[]) ORDER BY 1
+ON CONFLICT (id) DO UPDATE SET fingerprint = excluded.fingerprint,
+    first_seen_at = clock_timestamp(), rotation_started_at = NULL, rotation_ended_at = NULL,
+    rotated = 0, progress = '{{}}', rotated_by = NULL
+WHERE k.fingerprint <> excluded.fingerprint
+    AND k.first_seen_at < clock_timestamp() - make_interval(secs => {LOST_S})
+    AND NOT EXISTS (SELECT 1 FROM processes WHERE {AT_WORK} AND key_ids ? k.id)
+    AND NOT ({_ENCRYPTS})
+"""
+"""Another key takes a known id over once it stands for nothing. One that was noted just now may
+belong to a process that starts: it has not beaten yet."""
+
+_DIFFERENT = """
+SELECT ours.id, k.id IS NOT NULL AS known
+FROM unnest($1::text[], $2::text[]) AS ours (id, fingerprint)
+    LEFT JOIN encryption_keys k ON k.id = ours.id
+WHERE k.fingerprint IS DISTINCT FROM ours.fingerprint
 """
 
 _USES = " UNION ALL ".join(
@@ -104,17 +123,40 @@ UPDATE encryption_keys SET rotation_ended_at = clock_timestamp(), progress = '{}
 """
 
 
-async def register_keys(db: Database, fingerprints: Mapping[str, str]) -> frozenset[str]:
-    """Note these keys. Answers the ids under which others have another key.
+class OtherKey(ChatdError):
+    """Another key than ours is known under the same id."""
+
+    code = "other_encryption_key"
+
+    def __init__(self, key_ids: Collection[str]) -> None:
+        super().__init__(
+            f"CHATD_ENCRYPTION_KEYS: other processes have another key under the id "
+            f"{', '.join(sorted(key_ids))}.",
+            detail="What one writes, the others could not read. Use their key, or a new id.",
+        )
+
+
+async def find_other_keys(db: Database, fingerprints: Mapping[str, str]) -> frozenset[str]:
+    """The ids under which others have another key.
 
     Raises `Unavailable` also when there are no tables yet.
     """
+    return frozenset(row["id"] for row in await _different(db, fingerprints) if row["known"])
+
+
+async def register_keys(db: Database, fingerprints: Mapping[str, str]) -> frozenset[str]:
+    """The same, once these keys are noted: before anything is encrypted with them."""
+    if not await _different(db, fingerprints):
+        return frozenset()
+    await db.fetch(_REGISTER, list(fingerprints), list(fingerprints.values()))
+    return await find_other_keys(db, fingerprints)
+
+
+async def _different(db: Database, fingerprints: Mapping[str, str]) -> Sequence[Any]:
     row = await db.fetch_one(_MIGRATED)
     if row is None or not row["migrated"]:
         raise Unavailable("The database has not been migrated.")
-    ours = list(fingerprints), list(fingerprints.values())
-    await db.fetch(_REGISTER, *ours)
-    return frozenset(row["id"] for row in await db.fetch(_OTHERS, *ours))
+    return await db.fetch(_DIFFERENT, list(fingerprints), list(fingerprints.values()))
 
 
 async def list_keys(db: Database) -> list[KnownKey]:
@@ -137,6 +179,8 @@ async def list_uses(db: Database) -> list[KeyUse]:
 async def alone(db: Database) -> AsyncGenerator[bool]:
     """Whether nobody else rotates keys; nobody will until the end of the block."""
     async with db.statements() as connection:
+        # It is idle for as long as the rotation takes.
+        await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         found = await connection.execute(
             text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": LOCK}
         )

@@ -1,5 +1,6 @@
 """Bringing a database to this release's schema, and back."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +10,14 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from chatd.core.errors import Unavailable
 from chatd.store.db import Database
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 LOCK = int.from_bytes(hashlib.sha256(b"chatd migrations").digest()[:8], signed=True)
+_ASK_AGAIN_S = 0.1
 
 
 def _config(connection: Connection | None = None) -> Config:
@@ -72,8 +75,6 @@ async def check_migrated(db: Database) -> None:
 
 async def _run(db: Database, action: Callable[[Config], object]) -> None:
     def locked(connection: Connection) -> None:
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LOCK})
-        connection.commit()
         try:
             action(_config(connection))
         finally:
@@ -85,6 +86,17 @@ async def _run(db: Database, action: Callable[[Config], object]) -> None:
     patient = db.unhurried()
     try:
         async with patient.engine.connect() as connection:
+            await _lock(connection)
             await connection.run_sync(locked)
     finally:
         await patient.close()
+
+
+async def _lock(connection: AsyncConnection) -> None:
+    """Asks again and again: an index that is built beside the traffic waits for every statement
+    that is under way, also for one that waits here."""
+    query = text("SELECT pg_try_advisory_lock(:key)")
+    while not (await connection.execute(query, {"key": LOCK})).scalar_one():
+        await connection.commit()
+        await asyncio.sleep(_ASK_AGAIN_S)
+    await connection.commit()

@@ -4,8 +4,9 @@ Whoever writes pins holds the lock of their server's row, so that a change is de
 audited once, whichever processes saw it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from chatd.core.errors import Conflict, NotFound
 from chatd.core.pins import MAX_SEEN, Change, Pin, changed_fields, definition_of, spec_of
 from chatd.core.times import rfc3339
 from chatd.core.tools import JsonObject
-from chatd.store import tables
+from chatd.store import policy_state, tables
 from chatd.store.audit import Entry, add_entry
 from chatd.store.db import Database
 
@@ -52,27 +53,65 @@ async def write_changes(
     """Write what `decide` makes of the pins as they are under the lock; answers the pins then.
 
     None, and nothing written, when this is no longer the server's configuration: the pins are then
-    for those to move who know the new one. Raises `Unavailable`.
+    for those to move who know the new one. A tool that is withdrawn moves policy, for lists with it
+    are at hand everywhere. Raises `Unavailable`.
     """
     async with db.transaction() as session:
-        row = await session.get(tables.McpServerConfig, server_id, with_for_update=_NO_KEY)
-        if row is None or row.version != version:
-            return None
-        decided = decide(await _pins(session, server_id, listed))
-        changes = {change.spec.name: change for change in decided}
-        rows = await _locked(session, server_id, changes)
-        for name, change in changes.items():
-            _write(session, server_id, rows.get(name), change)
-        await session.flush()
-        return await _pins(session, server_id, listed)
+        written = await _decided(session, server_id, version, listed, decide, telling=False)
+    if written is not _UNTOLD:
+        return written
+    async with db.transaction() as session:
+        await policy_state.lock(session)
+        return await _decided(session, server_id, version, listed, decide, telling=True)
 
 
-async def list_pins(session: AsyncSession, server_id: UUID) -> list[View]:
-    """By name. Raises `NotFound` when there is no such server."""
+async def _decided(
+    session: AsyncSession,
+    server_id: UUID,
+    version: int,
+    listed: Mapping[str, str],
+    decide: Callable[[Pins], Iterable[Change]],
+    *,
+    telling: bool,
+) -> Pins | None:
+    """`_UNTOLD`, and nothing written, when policy has to move and `telling` has not locked it."""
+    row = await session.get(tables.McpServerConfig, server_id, with_for_update=_NO_KEY)
+    if row is None or row.version != version:
+        return None
+    pins = await _pins(session, server_id, listed)
+    changes = {change.spec.name: change for change in decide(pins)}
+    if row.tool_changes == "quarantine" and _withdrawn(pins, changes.values()):
+        if not telling:
+            return _UNTOLD
+        await policy_state.bump(session)
+        row.version += 1
+    rows = await _locked(session, server_id, changes)
+    for name, change in changes.items():
+        _write(session, server_id, rows.get(name), change)
+    await session.flush()
+    return await _pins(session, server_id, listed)
+
+
+_UNTOLD: Pins = {}
+
+
+def _withdrawn(pins: Pins, changes: Iterable[Change]) -> bool:
+    """Whether a tool that was served is not any more. What has waited before is served nowhere: a
+    server that says something else each time moves policy once."""
+    flagged = [pins.get(change.spec.name) for change in changes if change.kind == "flag"]
+    return any(pin and pin.definition_hash and not pin.pending_hash for pin in flagged)
+
+
+async def list_pins(
+    session: AsyncSession, server_id: UUID, names: Collection[str] | None = None
+) -> list[View]:
+    """By name; None: all. Raises `NotFound` when there is no such server."""
     if await session.get(tables.McpServerConfig, server_id) is None:
         raise NotFound
     pin = tables.ToolPin
     query = select(pin).where(pin.server_id == server_id).order_by(col(pin.tool_name))
+    if names is not None:
+        query = query.where(col(pin.tool_name).in_(names))
     return [_view(row) for row in await session.exec(query)]
 
 
@@ -100,7 +139,8 @@ async def accept(
     if stale:
         waits = "This is not the change that waits to be accepted; look at it again."
         raise Conflict(waits, detail=", ".join(stale))
-    return [_accept(row, by) for _, row in sorted(rows.items())]
+    now = (await session.exec(select(func.clock_timestamp()))).one()
+    return [_accept(row, by, now) for _, row in sorted(rows.items())]
 
 
 async def forget(session: AsyncSession, server_id: UUID, tool: str) -> PinMove:
@@ -178,7 +218,7 @@ def _write(
         _audit(session, row, change, definition)
     match change.kind:
         case "pin" | "follow":
-            _pin(row, definition, change.hash)
+            _pin(row, definition, change.hash, func.clock_timestamp())
             row.seen_hashes = list(dict.fromkeys([*row.seen_hashes, change.hash]))[-MAX_SEEN:]
             row.pinned_by = None
         case "flag":
@@ -188,20 +228,21 @@ def _write(
             row.changed = row.changed_hash = row.changed_at = None
 
 
-def _pin(row: tables.ToolPin, definition: JsonObject, definition_hash: str) -> None:
+def _pin(row: tables.ToolPin, definition: JsonObject, definition_hash: str, now: Any) -> None:
     row.definition, row.definition_hash = definition, definition_hash
     row.changed = row.changed_hash = row.changed_at = None
-    row.pinned_at = cast(Any, func.clock_timestamp())
+    row.pinned_at = now
 
 
-def _accept(row: tables.ToolPin, by: UUID) -> PinMove:
+def _accept(row: tables.ToolPin, by: UUID, now: datetime) -> PinMove:
+    """`now` is a value: rows with an expression in them are not written together."""
     changed, changed_hash = row.changed, row.changed_hash
     assert changed is not None
     assert changed_hash is not None
     moved = PinMove(
         row.tool_name, row.definition_hash, changed_hash, changed_fields(row.definition, changed)
     )
-    _pin(row, changed, changed_hash)
+    _pin(row, changed, changed_hash, now)
     row.seen_hashes = [changed_hash]
     row.pinned_by = by
     return moved

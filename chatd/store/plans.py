@@ -38,18 +38,29 @@ WITH fence AS (
 SELECT name FROM file
 """
 
-NEWEST_PLAN = """
+PROPOSED = """EXISTS (
+    SELECT 1 FROM chat_messages m JOIN turns t ON t.id = m.turn_id
+        CROSS JOIN LATERAL json_array_elements(m.content) AS part
+    WHERE m.chat_id = l.chat_id AND m.role = 'tool' AND NOT m.deleted
+        AND t.plan_mode = 'plan' AND t.status <> 'superseded'
+        AND part ->> 'tool_name' = 'propose_plan'
+        AND strpos(part ->> 'result', '"file_id":"' || f.id || '"') > 0)"""
+"""The plan `f` of the chat `l` is one that a message of the history tells of: none that was edited
+away, and none before its turn has told it."""
+
+NEWEST_PLAN = f"""
 SELECT f.id AS file_id, f.name, f.data, f.created_at,
     (SELECT t.queued_at FROM turns t LEFT JOIN chat_messages m ON m.id = t.user_message_id
         WHERE t.id = f.approved_turn_id AND t.status NOT IN ('cancelled', 'superseded')
             AND m.deleted IS NOT TRUE) AS approved_at
 FROM chat_files l JOIN files f ON f.id = l.file_id
-WHERE l.chat_id = $1 AND f.kind = 'plan' ORDER BY f.created_at DESC, f.id DESC LIMIT 1
+WHERE l.chat_id = $1 AND f.kind = 'plan' AND {PROPOSED}
+ORDER BY f.created_at DESC, f.id DESC LIMIT 1
 """
 """An approval that its user has taken back, by editing or from the queue, is none."""
 
 IS_PLAN = text(
-    """SELECT 1 FROM chat_files l JOIN files f ON f.id = l.file_id
+    f"""SELECT {PROPOSED} AS proposed FROM chat_files l JOIN files f ON f.id = l.file_id
     WHERE l.chat_id = :chat AND f.id = :file AND f.kind = 'plan'"""
 )
 
@@ -107,8 +118,11 @@ async def _approve(db: Database, asked: Approving) -> Any:
         chat = await lock_chat(connection, asked.actor, asked.chat_id)
         if asked.file_id is not None:
             place = {"chat": asked.chat_id, "file": asked.file_id}
-            if not await run(connection, IS_PLAN, **place):
+            known = await run(connection, IS_PLAN, **place)
+            if not known:
                 raise NotFound("This chat has no such plan.")
+            if not known[0].proposed:
+                raise Conflict("This plan is no part of the chat any more.")
         if chat.archived:
             raise Conflict("Chat is archived.", detail="Unarchive the chat to approve its plan.")
         found = await fetch_within(connection, NEWEST_PLAN, asked.chat_id)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlmodel import col, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -22,6 +23,10 @@ WHERE u.id IS NULL OR u.suspended OR NOT {hot.MAY_USE.format(user="asked.id")}
 """
 
 
+_IMPATIENT = text("SET LOCAL lock_timeout = '2s'")
+"""Calls that are about to leave wait for this row, and so for all that its holder waits for."""
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyState:
     version: int
@@ -30,11 +35,19 @@ class PolicyState:
     """A model provider has a limit of turns: they are claimed one worker at a time."""
 
 
+async def lock(session: AsyncSession) -> None:
+    """For those who find out only behind other locks that they have to `bump`."""
+    await session.exec(select(tables.PolicyState.version).with_for_update())
+
+
 async def bump(session: AsyncSession) -> int:
     """The next policy version. Call it first: its row lock makes administrators take turns.
 
-    After the commit everybody is told (`Database.on_policy`).
+    After the commit everybody is told (`Database.on_policy`). From here on the transaction waits
+    two seconds for a lock, then it raises `Unavailable`.
     """
+    connection = await session.connection()
+    await connection.execute(_IMPATIENT)
     session.info[POLICY_MOVED] = True
     version = col(tables.PolicyState.version)
     found = await session.exec(
@@ -45,6 +58,8 @@ async def bump(session: AsyncSession) -> int:
 
 async def pause_claims(session: AsyncSession, paused: bool) -> bool:
     """Whether workers claim nothing more from now on. Answers what it was before."""
+    connection = await session.connection()
+    await connection.execute(_IMPATIENT)
     row = (await session.exec(select(tables.PolicyState).with_for_update())).one()
     before, row.claims_paused = row.claims_paused, paused
     await session.flush()

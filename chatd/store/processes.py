@@ -33,12 +33,11 @@ SELECT id, kind, version, started_at, beat_at, left_at, capacity, running, key_i
 FROM processes ORDER BY started_at, id
 """
 
-_LACKING = """
-SELECT kind, id FROM processes WHERE beat_at > clock_timestamp() - make_interval(secs => $2)
-    AND (left_at IS NULL OR beat_at >= left_at) AND NOT key_ids ? $1
-ORDER BY kind, id
-"""
+AT_WORK = f"""beat_at > clock_timestamp() - make_interval(secs => {LOST_S})
+    AND (left_at IS NULL OR beat_at >= left_at)"""
 """One that said goodbye beats until it has ended: till then it reads secrets."""
+
+_LACKING = f"SELECT kind, id FROM processes WHERE {AT_WORK} AND NOT key_ids ? $1 ORDER BY kind, id"
 
 
 async def beat(
@@ -75,4 +74,4 @@ async def list_processes(db: Database) -> list[ProcessFacts]:
 
 async def lacking(db: Database, key_id: str) -> list[str]:
     """Processes at work that cannot read what this key encrypts, as `worker host:1:ab`."""
-    return [f"{row['kind']} {row['id']}" for row in await db.fetch(_LACKING, key_id, LOST_S)]
+    return [f"{row['kind']} {row['id']}" for row in await db.fetch(_LACKING, key_id)]

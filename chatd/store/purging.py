@@ -65,6 +65,17 @@ RETURNING id
 """Turns of many chats, none of which is locked: it must wait for no command, which may be waiting
 for another of them."""
 
+DEAD_DAYS = 30
+"""How long a token that no longer works is shown."""
+
+FORGET_TOKENS = f"""
+DELETE FROM api_tokens WHERE id IN (
+    SELECT id FROM api_tokens
+    WHERE least(revoked_at, expires_at) < clock_timestamp() - interval '{DEAD_DAYS} days'
+    LIMIT {KEYS_BATCH} FOR UPDATE SKIP LOCKED)
+RETURNING id
+"""
+
 FORGET_ENTRIES = f"""
 DELETE FROM audit_log WHERE id IN (
     SELECT id FROM audit_log WHERE at < clock_timestamp() - make_interval(days => $1)
@@ -116,6 +127,11 @@ async def purge_files(db: Database) -> int:
 async def forget_keys(db: Database) -> int:
     """Free a batch of idempotency keys older than 24 hours."""
     return len(await db.fetch(FORGET_KEYS))
+
+
+async def forget_tokens(db: Database) -> int:
+    """Remove a batch of tokens that stopped working long ago."""
+    return len(await db.fetch(FORGET_TOKENS))
 
 
 async def forget_entries(db: Database, days: int) -> int:

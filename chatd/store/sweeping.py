@@ -27,6 +27,7 @@ SELECT id, chat_id FROM turns WHERE status IN ('running', 'interrupting')
 _STRANDED = f"""
 FROM turns q JOIN chats c ON c.id = q.chat_id
 WHERE q.status = 'queued' AND NOT c.archived AND c.deleted_at IS NULL
+    AND NOT EXISTS (SELECT 1 FROM users u WHERE u.id = c.owner_id AND u.suspended)
     AND NOT EXISTS (SELECT 1 FROM turns a WHERE a.chat_id = q.chat_id AND a.status IN {hot.ACTIVE})
     AND coalesce((SELECT e.status FROM turns e WHERE e.chat_id = q.chat_id
         AND e.finished_at IS NOT NULL AND e.user_message_id IS NOT NULL
@@ -37,9 +38,10 @@ STRANDED = f"SELECT DISTINCT q.chat_id {_STRANDED} LIMIT {BATCH}"
 
 STILL_STRANDED = text(f"SELECT 1 {_STRANDED} AND c.id = :chat LIMIT 1")
 
-UNCLAIMED = """
-SELECT count(*) AS turns FROM turns
-WHERE status = 'pending' AND pending_at < clock_timestamp() - interval '2 seconds'
+UNCLAIMED = f"""
+WITH {hot.ROOM}
+SELECT count(*) AS turns FROM turns t {hot.CLAIMABLE}
+    AND t.pending_at < clock_timestamp() - interval '2 seconds'
 """
 
 LOCK_CHAT = text("SELECT archived FROM chats WHERE id = :chat FOR NO KEY UPDATE")
@@ -74,7 +76,7 @@ async def find_stranded(db: Database) -> Sequence[UUID]:
 
 
 async def count_unclaimed(db: Database) -> int:
-    """Runnable turns that nobody has taken for two seconds: their wakes were lost."""
+    """Turns that a worker could have, and none has taken for two seconds: their wakes were lost."""
     row = await db.fetch_one(UNCLAIMED)
     return row["turns"] if row is not None else 0
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlmodel import col, func, select, update
+from sqlmodel import col, func, or_, select, update
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chatd.core.chats import Actor
@@ -24,6 +24,8 @@ _RANDOM_BYTES = 32
 
 MAX_LIVE = 100
 """Tokens of one user that work."""
+
+SHOWN = 200
 
 COUNT_LIVE = text(
     """SELECT count(*) FROM api_tokens WHERE user_id = :user AND revoked_at IS NULL
@@ -121,10 +123,16 @@ async def add_token(
 
 
 async def list_tokens(session: AsyncSession, user_id: UUID) -> list[Token]:
-    """A user's tokens, the newest first, also those that no longer work."""
+    """A user's tokens, the newest first; of those that no longer work the youngest."""
     table = tables.ApiToken
-    query = select(table).where(table.user_id == user_id).order_by(col(table.created_at).desc())
-    return [_token(row) for row in await session.exec(query)]
+    dead = or_(
+        col(table.revoked_at).is_not(None),
+        func.coalesce(col(table.expires_at) <= func.clock_timestamp(), False),
+    )
+    query = select(table).where(table.user_id == user_id)
+    found = await session.exec(query.order_by(dead, col(table.created_at).desc()).limit(SHOWN))
+    tokens = [_token(row) for row in found]
+    return sorted(tokens, key=lambda token: token.created_at, reverse=True)
 
 
 async def revoke_token(session: AsyncSession, token_id: UUID, user_id: UUID | None = None) -> bool:

@@ -37,7 +37,7 @@ _SHOWN = """
 LIST_USERS = f"""
 SELECT {_SHOWN} FROM users u
 WHERE ($1 = '' OR strpos(u.username, lower($1)) > 0 OR strpos(lower(u.name), lower($1)) > 0)
-    AND ($3::uuid IS NULL OR u.username > (SELECT a.username FROM users a WHERE a.id = $3))
+    AND u.username > $3
 ORDER BY u.username LIMIT $2
 """
 
@@ -89,7 +89,10 @@ async def create_user(
     try:
         await session.flush()
     except IntegrityError as error:
-        raise Conflict(f"A user called {username} exists.") from error
+        raise Conflict(
+            f"A user called {username} exists.",
+            validations=[{"field": "username", "detail": "It is taken."}],
+        ) from error
     await session.refresh(row)
     return _user(row)
 
@@ -105,10 +108,23 @@ async def search_users(
 ) -> tuple[list[Any], bool]:
     """By username, those in whose names the text is, and whether there are more.
 
-    `after_id` is the last user of the page before.
+    `after_id` is the last user of the page before. Raises `BadRequest` for one who is gone.
     """
-    rows = await db.fetch(LIST_USERS, search, limit + 1, after_id)
+    after = await username_of(db, after_id) if after_id is not None else ""
+    rows = await db.fetch(LIST_USERS, search, limit + 1, after)
     return [_view(row) for row in rows[:limit]], len(rows) > limit
+
+
+async def username_of(db: Database, after_id: UUID) -> str:
+    """Where the page after this user begins. Raises `BadRequest`."""
+    row = await db.fetch_one("SELECT username FROM users WHERE id = $1", after_id)
+    if row is None:
+        raise BadRequest(
+            "Invalid after_id.",
+            detail="That user is gone: begin with the first page.",
+            validations=[{"field": "after_id", "detail": "There is no such user."}],
+        )
+    return row["username"]
 
 
 async def show_user(db: Database, user_id: UUID) -> Any:

@@ -28,6 +28,9 @@ from chatd.turn.toolbox import Toolbox
 MAX_ROUNDS = 10
 """How often one call may ask for more input."""
 
+MAX_ASKED = 3
+"""How often somebody is asked about one call: its tool may change each time they have."""
+
 SEND_WITHIN_S = 2.0
 """A call must leave so soon after it was journaled as sent, or not at all."""
 
@@ -110,9 +113,10 @@ class Calls:
         self, planned: PlannedCall, tool: OfferedTool, arguments: JsonObject
     ) -> ToolResult | Waits:
         while True:
+            version = self._toolbox.decided_for  # a sibling may move it on while we connect
             reason = self._toolbox.refusal(tool)
             if reason is not None:
-                return ToolResult(SENTENCES[reason], is_error=True, outcome="denied")
+                return _refused(SENTENCES[reason])
             server = self._toolbox.server(tool)
             assert server is not None, "a tool that is not refused has a server"
             asked = self._approval(planned, tool, server, arguments)
@@ -122,11 +126,11 @@ class Calls:
             if failed_to is not None:
                 return failed_to
             began = time.monotonic()
-            place = (planned.step, [planned.position], self._toolbox.policy_version)
+            place = (planned.step, [planned.position], version)
             try:
                 marked = await mark_sent(self._deps.db, self._turn.claim, *place)
             except Stale:
-                await self._toolbox.reload()
+                await self._toolbox.catch_up(version)
                 continue
             if planned.position not in marked:
                 return _closed()
@@ -139,29 +143,27 @@ class Calls:
         """None when the call may go out; else that it waits, or was denied."""
         if not approval_required(tool, server):
             return None
-        item = self._item(planned, "approval")
-        if item is not None and item.answer is None:
-            return ToolResult("Nobody approved this call in time.", is_error=True, outcome="denied")
-        if item is None or not approves(item.memory or {}, tool, arguments):
-            return Waits.on(
-                NewItem(
-                    "approval",
-                    {
-                        "tool_name": planned.call.name,
-                        "args": planned.call.arguments,
-                        "server_id": str(server.id),
-                        "server": server.slug,
-                        "original_name": tool.original_name,
-                        "read_only": tool.read_only,
-                    },
-                    APPROVAL_S,
-                    approval_memory(tool, arguments),
-                )
-            )
-        assert item.answer is not None
-        if item.answer["decision"] == "approve":
-            return None
-        return _denied(item)
+        items = self._items(planned, "approval")
+        if items:
+            item = items[-1]
+            if item.answer is None:
+                return _refused("Nobody approved this call in time.")
+            if item.answer["decision"] != "approve":
+                return _denied(item)  # a no is about the call, whatever its tool is now
+            if approves(item.memory or {}, tool, arguments):
+                return None
+            if len(items) >= MAX_ASKED:
+                return _refused("The tool has changed each time this call was approved.")
+        data = {
+            "tool_name": planned.call.name,
+            "args": planned.call.arguments,
+            "server_id": str(server.id),
+            "server": server.slug,
+            "original_name": tool.original_name,
+            "read_only": tool.read_only,
+        }
+        memory = approval_memory(tool, arguments)
+        return Waits.on(NewItem("approval", data, APPROVAL_S, memory))
 
     async def _send(
         self,
@@ -230,6 +232,10 @@ def _denied(item: Item) -> ToolResult:
     text = reason = item.answer.get("reason", "")
     if item.answered_by is not None:
         text = f"The user denied this call{': ' + reason if reason else '.'}"
+    return _refused(text)
+
+
+def _refused(text: str) -> ToolResult:
     return ToolResult(text, is_error=True, outcome="denied")
 
 

@@ -1,6 +1,9 @@
 """The tools of one turn: selected, named, and asked about again before each call."""
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from uuid import UUID
 
 from chatd.catalogue import Listing, Skipped
 from chatd.core.errors import TurnFailed, turn_error
@@ -9,10 +12,10 @@ from chatd.core.servers import McpServer, Principal, principal_of
 from chatd.core.situation import Situation, unauthorised
 from chatd.core.tools import OfferedTool
 from chatd.core.work import LoadedTurn, Notice
-from chatd.explaining import make_offering
+from chatd.explaining import Offering, make_offering
 from chatd.policy.offer import Offer
 from chatd.policy.servers import Selection, select_servers
-from chatd.policy.tools import tool_refusal
+from chatd.policy.tools import Served, tool_refusal
 from chatd.store.loading import Policy
 from chatd.turn.deps import Control, TurnDeps
 
@@ -42,6 +45,10 @@ class Toolbox:
         self._take(Policy(turn.policy_version, turn.servers, turn.group_ids))
         self._offer = Offer((), {}, ())
         self._offered_for = 0
+        self._decided_for = 0
+        self._served: Served | None = None
+        self._skipped: dict[UUID | None, Reason] = {}
+        self._moving = asyncio.Lock()
         self._told = {(notice["code"], notice["message"]) for notice in turn.notices}
         self.notices: list[Notice] = []
         """What the user should know and no commit has stored yet."""
@@ -54,6 +61,11 @@ class Toolbox:
         return self._policy_version
 
     @property
+    def decided_for(self) -> int:
+        """The policy that `refusal` goes by in everything, pins too."""
+        return self._decided_for
+
+    @property
     def tools(self) -> Sequence[OfferedTool]:
         return self._offer.tools
 
@@ -63,18 +75,12 @@ class Toolbox:
 
     async def open(self) -> None:
         """Select the servers, get their lists (all at once, from the catalogue), name the tools."""
-        turn = self.turn
-        self._offered_for = self._policy_version
+        self._offered_for = version = self._policy_version
         selection = select_servers(self._servers.values(), self._situation)
         self._require(selection)
-        made = await make_offering(
-            self._deps.catalogue,
-            selection,
-            self._situation,
-            self.principal,
-            dynamic_tools=turn.dynamic_tools,
-        )
-        self._offer = made.offer
+        made = await self._offering(selection)
+        self._offer, self._decided_for = made.offer, version
+        self._served = None
         offered = {tool.server_id for tool in self._offer.tools}
         self.instructions = [
             (server.slug, listing.instructions)
@@ -83,7 +89,7 @@ class Toolbox:
         ]
         self._notify_servers(selection, made.outcomes)
         if self._offer.dropped:
-            slugs = {server.id: server.slug for server in turn.servers}
+            slugs = {server.id: server.slug for server in self.turn.servers}
             for drop in self._offer.dropped:
                 slug = slugs.get(drop.server_id, "") if drop.server_id else ""
                 self._notice(drop.reason, str(drop.server_id or ""), f"{slug}: {drop.name}")
@@ -97,13 +103,45 @@ class Toolbox:
         await self.open()
         return True
 
+    async def catch_up(self, version: int) -> None:
+        """Decide about calls by a newer policy than that, pins too; once for all that ask together.
+
+        What is offered is for the next step to say: the calls at hand are of the offer before.
+        """
+        async with self._moving:
+            if self._decided_for > version:
+                return
+            await self.reload()
+            version = self._policy_version
+            selection = select_servers(self._servers.values(), self._situation)
+            pinned = tuple(s for s in selection.kept if s.tool_changes != "follow")
+            made = await self._offering(replace(selection, kept=pinned))
+            self._decided_for = version
+            self._served = {
+                (tool.server_id, tool.original_name): tool.definition_hash
+                for tool in made.offer.tools
+                if tool.server_id is not None
+            }
+            skipped = [outcome for outcome in made.outcomes if isinstance(outcome, Skipped)]
+            self._skipped = {outcome.server_id: outcome.reason for outcome in skipped}
+
+    async def _offering(self, selection: Selection) -> Offering:
+        return await make_offering(
+            self._deps.catalogue,
+            selection,
+            self._situation,
+            self.principal,
+            dynamic_tools=self.turn.dynamic_tools,
+        )
+
     def server(self, tool: OfferedTool) -> McpServer | None:
         """Where the tool lives; None for one that is not a server's."""
         return self._servers.get(tool.server_id) if tool.server_id else None
 
     def refusal(self, tool: OfferedTool) -> Reason | None:
         """Why this call may not go out, as policy is now."""
-        return tool_refusal(tool, self._servers, self._situation)
+        reason = tool_refusal(tool, self._servers, self._situation, self._served)
+        return self._skipped.get(tool.server_id, reason) if reason == "changed" else reason
 
     async def reload(self) -> None:
         """Read it all again: policy has moved."""

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import orjson
 import pytest
+from fastapi import FastAPI
 
 from chatd.core.chats import Actor
 from chatd.core.connections import ConnectionEvent
@@ -19,7 +20,7 @@ from chatd.store.config import read_config
 from chatd.store.connections import add_connections
 from chatd.store.db import Database
 from chatd.store.work import claim_turns, commit_step, mark_sent, record_result
-from tests.api.conftest import Person
+from tests.api.conftest import Person, enter
 from tests.api.test_items import approval, parked
 from tests.api.test_tools import add, chat_of
 from tests.seed import answer
@@ -146,7 +147,7 @@ async def test_a_change_tells_who_did_what_to_what(admin: Person, server: str) -
 
 
 @pytest.mark.parametrize(("decision", "told"), [("approve", "approved"), ("deny", "denied")])
-async def test_an_approval_tells_who_decided_what_and_why(
+async def test_an_approval_tells_who_decided_what_and_not_why(
     admin: Person, member: Person, server: str, db: Database, decision: str, told: str
 ) -> None:
     chat, (item,) = await parked(db, member, server, approval(server))
@@ -161,8 +162,11 @@ async def test_an_approval_tells_who_decided_what_and_why(
     assert line["target"] == {"type": "approval", "id": item["id"]}
     assert (line["chat_id"], line["server_id"], line["server"]) == (chat, server, "demo")
     assert (line["tool"], line["action"], line["outcome"]) == ("add", decision, told)
-    assert line["after"]["decision"] == decision
-    assert line["after"]["reason"] == "The password=[redacted] leaked."
+    assert line["after"] == {
+        "turn_id": line["after"]["turn_id"],
+        "state": "answered",
+        "decision": decision,
+    }
     for filters in ({"outcome": told}, {"chat": chat}, {"tool": "add"}, {"action": decision}):
         assert line in await lines(admin, **filters)
     assert await lines(admin, outcome="approved" if told == "denied" else "denied") == []
@@ -217,6 +221,37 @@ async def test_each_filter_keeps_what_it_names(
     assert await kinds(target_type="tool_call", target_id=target) == ["call"]
     newest = (await lines(admin))[0]["at"]
     assert await kinds(**{"from": newest}) == ["connection"]
+
+
+async def test_what_is_about_a_user_is_found_however_it_names_them(
+    app: FastAPI, admin: Person, member: Person, model: str, db: Database
+) -> None:
+    someone = await enter(app, db, "zoe", "member")
+    user = str(member.user.id)
+    group = (await admin.post("/groups", {"name": "crew"})).json()["id"]
+    for person in (member, someone):
+        await admin.put(f"/groups/{group}/members/{person.user.id}", None)
+    await admin.delete(f"/groups/{group}/members/{someone.user.id}")
+    await admin.delete(f"/groups/{group}")
+    token = (await admin.post(f"/users/{user}/tokens", {"name": "laptop"})).json()["id"]
+    await admin.delete(f"/users/{user}/tokens/{token}")
+    await admin.post(f"/users/{someone.user.id}/tokens", {"name": "laptop"})
+    await chat_of(member)
+    (turn,) = await db.fetch("SELECT id FROM turns")
+    assert (await admin.post(f"/turns/{turn['id']}/cancel", {})).status_code == 200
+    await admin.patch(f"/users/{user}", {"name": "Max"})
+    told = [
+        (line["target"]["type"], line["action"], line["user_id"])
+        for line in await lines(admin, user=user)
+    ]
+    assert told == [
+        ("user", "update", user),
+        ("turn", "cancel", user),
+        ("api_token", "revoke", user),
+        ("api_token", "create", user),
+        ("group", "delete", None),
+        ("group", "add_member", user),
+    ]
 
 
 async def test_pages_follow_each_other_to_the_end(admin: Person, server: str) -> None:

@@ -10,6 +10,8 @@ from chatd.dev.served import Served
 from chatd.store.db import Database
 from tests.api.conftest import Person
 from tests.api.test_tools import add, chat_of, demo, reasons, tools_of
+from tests.mcp.peer import OK, Peer, result, running
+from tests.outbound.raw_server import Exchange
 
 __all__ = ["demo"]
 
@@ -238,15 +240,27 @@ async def test_a_trial_call_answers_and_is_audited_without_its_arguments(
         "done",
         False,
     )
-    (entry,) = await entries(db, "trial_call")
+    sent, entry = await entries(db, "trial_call")
     assert (entry["target_type"], entry["target_id"]) == ("mcp_server", server)
     assert entry["after"]["duration_ms"] >= 0
-    assert entry["after"] | {"duration_ms": 0} == {
-        "tool": "add",
-        "arguments_sha256": hashlib.sha256(b'{"a":40,"b":2}').hexdigest(),
-        "outcome": "done",
-        "duration_ms": 0,
-    }
+    hashed = hashlib.sha256(b'{"a":40,"b":2}').hexdigest()
+    call = {"tool": "add", "arguments_sha256": hashed}
+    assert sent["after"] == call | {"outcome": "sent"}
+    assert entry["after"] | {"duration_ms": 0} == call | {"outcome": "done", "duration_ms": 0}
+
+
+async def test_a_trial_call_is_audited_before_it_leaves(admin: Person, db: Database) -> None:
+    noted: list[str] = []
+
+    async def look(exchange: Exchange, message: dict[str, Any]) -> None:
+        noted.extend(entry["after"]["outcome"] for entry in await entries(db, "trial_call"))
+        await result(exchange, message, OK)
+
+    async with running(Peer()) as peer:
+        peer.says["tools/call"] = look
+        server = await add(admin, "peer", peer.url)
+        answer = await admin.post(f"/mcp/servers/{server}/tools/add/call", {"arguments": {}})
+    assert (answer.json()["outcome"], noted) == ("done", ["sent"])
 
 
 async def test_what_no_turn_may_call_no_administrator_tries(
@@ -262,7 +276,7 @@ async def test_what_no_turn_may_call_no_administrator_tries(
     await admin.patch(f"/mcp/servers/{server}", {"enabled": False})
     disabled = await admin.post(f"{calls}/add/call", {"arguments": {"a": 1, "b": 2}})
     assert (disabled.status_code, disabled.json()["reason"]) == (409, "disabled")
-    assert len(await entries(db, "trial_call")) == 1
+    assert len(await entries(db, "trial_call")) == 2
 
 
 async def test_a_tool_the_server_does_not_have_is_its_own_error(

@@ -155,6 +155,13 @@ async def test_members_are_paged(admin: Person, member: Person) -> None:
     )
 
 
+async def test_a_page_after_somebody_who_is_gone_is_refused(admin: Person) -> None:
+    group = await make(admin)
+    answer = await admin.get(f"/groups/{group}/members", params={"after_id": str(uuid4())})
+    assert answer.status_code == 400
+    assert [problem["field"] for problem in answer.json()["validations"]] == ["after_id"]
+
+
 async def test_deleting_a_group_moves_the_servers_that_were_restricted_to_it(
     admin: Person, member: Person, db: Database
 ) -> None:
@@ -176,4 +183,7 @@ async def test_deleting_a_group_moves_the_servers_that_were_restricted_to_it(
     assert [each["version"] for each in after] == [servers[0]["version"] + 1, servers[1]["version"]]
     assert (await member.get("/users/me")).json()["groups"] == []
     assert (await admin.delete(f"/groups/{group}")).status_code == 404
-    assert (await audited(db, group))[-1][0] == "delete"
+    action, before_it, _ = (await audited(db, group))[-1]
+    assert action == "delete"
+    assert before_it["member_ids"] == [str(member.user.id)]
+    assert before_it["server_ids"] == [servers[0]["id"]]

@@ -99,7 +99,7 @@ async def test_an_icon_elsewhere_is_fetched_once_for_everybody(
     admin: Person, member: Person, icons: Callable[[bytes], RawServer]
 ) -> None:
     server = icons(image(PIXEL, "image/PNG; charset=x"))
-    made = await add(admin, icon_url=f"{server.url}/i.png?size=32")
+    made = await add(admin, url=server.url, icon_url=f"{server.url}/i.png?size=32")
     assert made["icon_url"] == f"{server.url}/i.png?size=32"
     for person in (member, admin, member):
         answer = await icon_of(person, made)
@@ -127,7 +127,7 @@ async def test_what_is_no_icon_is_not_handed_on(
     admin: Person, member: Person, icons: Callable[[bytes], RawServer], answer: bytes
 ) -> None:
     server = icons(answer)
-    made = await add(admin, icon_url=f"{server.url}/i.png")
+    made = await add(admin, url=server.url, icon_url=f"{server.url}/i.png")
     for _ in range(2):
         refused = await icon_of(member, made)
         assert (refused.status_code, refused.json()["code"]) == (502, "bad_gateway")
@@ -151,3 +151,15 @@ async def test_an_icon_is_fetched_from_no_closed_address(
 ) -> None:
     made = await add(admin, icon_url=url)
     assert (await icon_of(admin, made)).status_code == 502
+
+
+async def test_an_icon_lies_in_a_private_network_only_if_its_server_does(
+    admin: Person, icons: Callable[[bytes], RawServer]
+) -> None:
+    server = icons(image(PIXEL))
+    icon_url = f"{server.url}/i.png"
+    inside = await add(admin, url=server.url, icon_url=icon_url)
+    outside = await add(admin, slug="outside", url="https://1.1.1.1/mcp", icon_url=icon_url)
+    assert (await icon_of(admin, inside)).content == PIXEL
+    assert (await icon_of(admin, outside)).status_code == 502
+    assert len(server.exchanges) == 1

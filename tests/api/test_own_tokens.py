@@ -95,6 +95,22 @@ async def test_a_hundred_work_at_most_also_when_two_are_asked_for_at_once(
     await add(member)
 
 
+async def test_every_token_that_works_is_listed_before_those_that_do_not(
+    member: Person, db: Database
+) -> None:
+    await db.fetch(
+        """INSERT INTO api_tokens (id, user_id, name, token_sha256, revoked_at)
+        SELECT gen_random_uuid(), $1, 'dead', sha256(n::text::bytea), clock_timestamp()
+        FROM generate_series(1, $2) n""",
+        member.user.id,
+        tokens.SHOWN,
+    )
+    listed = (await member.get("/users/me/tokens")).json()["tokens"]
+    assert [token["revoked_at"] is None for token in listed] == [False] * (tokens.SHOWN - 1) + [
+        True
+    ]
+
+
 async def test_a_token_is_shown_once_and_never_its_hash(
     app: FastAPI, member: Person, db: Database
 ) -> None:

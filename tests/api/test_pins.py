@@ -217,3 +217,17 @@ async def test_only_administrators_see_and_change_pins(governed: Governed, membe
         await governed.admin.delete(f"{nowhere}/add"),
     ):
         assert answer.status_code == 404
+
+
+async def test_no_administrator_tries_a_tool_that_nobody_accepted(governed: Governed) -> None:
+    await governed.offered()
+    call = f"{governed.path}/add/call"
+    assert (await governed.admin.post(call, {"arguments": {}})).status_code == 200
+    pin = (await governed.change(EVIL))["add"]
+    for name in ("add", "none"):
+        refused = await governed.admin.post(f"{governed.path}/{name}/call", {"arguments": {}})
+        assert (refused.status_code, refused.json()["reason"]) == (409, "changed")
+    assert governed.peer.count("tools/call") == 1
+    accepted = {"definition_hash": pin["changed_hash"]}
+    await governed.admin.post(f"{governed.path}/add/accept", accepted)
+    assert (await governed.admin.post(call, {"arguments": {}})).status_code == 200

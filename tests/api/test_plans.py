@@ -1,16 +1,23 @@
 """A chat's plan over HTTP: read, and approved once."""
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 
+from chatd.core.tools import OfferedTool, ToolCall, ToolResult
+from chatd.core.work import CallOutcome, Claim, PlannedCall
+from chatd.loop import result_part
+from chatd.store import work
 from chatd.store.db import Database
 from chatd.store.ids import new_id
 from chatd.store.plans import keep_plan
 from chatd.store.work import claim_turns
 from tests.api.conftest import Person, text
 from tests.api.test_tools import chat_of
+from tests.seed import answer
 
 
 async def proposed(db: Database, person: Person, *contents: str) -> tuple[str, list[str]]:
@@ -24,14 +31,26 @@ async def propose(db: Database, *contents: str) -> list[str]:
     """What the pending turn proposes before it ends."""
     (claim,) = await claim_turns(db, "w", 1)
     ids = [new_id() for _ in contents]
-    for file_id, content in zip(ids, contents, strict=True):
-        await keep_plan(db, claim, file_id, name=None, content=content)
+    for step, (file_id, content) in enumerate(zip(ids, contents, strict=True), 1):
+        name = await keep_plan(db, claim, file_id, name=None, content=content)
+        await tell(db, claim, step, orjson.dumps({"file_id": str(file_id), "name": name}).decode())
     await db.fetch(
         "UPDATE turns SET status = 'completed', lease_id = NULL, lease_expires_at = NULL,"
         " finished_at = clock_timestamp() WHERE id = $1",
         claim.turn_id,
     )
     return [str(file_id) for file_id in ids]
+
+
+async def tell(db: Database, claim: Claim, step: int, result: str) -> None:
+    """The messages of a step that proposes a plan."""
+    tool = OfferedTool("propose_plan", "propose_plan", "", {}, kind="builtin", safe=True)
+    planned = PlannedCall(ToolCall(f"p{step}", "propose_plan", "{}"), step, 1, tool)
+    await work.commit_step(db, claim, [answer("", step, planned)], [planned], [], None)
+    part: Any = result_part(planned, ToolResult(result))
+    message = replace(answer("", step), role="tool", position=1, content=[part])
+    done = CallOutcome(step, 1, "done", part)
+    await work.commit_results(db, claim, [message], [done], [])
 
 
 async def turns_of(person: Person, chat: str) -> list[Any]:
@@ -180,3 +199,59 @@ async def test_an_approval_that_was_taken_back_is_none(
     edit = {"content": text("no, wait")}
     await member.patch(f"/chats/{chat}/messages/{sent['message']['id']}", edit)
     assert (await member.get(path)).json()["approved_at"] is None
+
+
+async def first_message(person: Person, chat: str) -> int:
+    return (await person.get(f"/chats/{chat}/messages")).json()["messages"][-1]["id"]
+
+
+async def test_an_approval_that_is_regenerated_is_still_one(
+    member: Person, model: str, db: Database
+) -> None:
+    chat, (plan,) = await proposed(db, member, "1.")
+    await member.post(f"/chats/{chat}/plan/approve", {"file_id": plan})
+    for _ in range(2):
+        turn = (await member.post(f"/chats/{chat}/regenerate", {})).json()["turn"]
+        approved = (await member.get(f"/chats/{chat}/plan")).json()["approved_at"]
+        assert approved == turn["queued_at"]
+        refused = await member.post(f"/chats/{chat}/plan/approve", {"file_id": plan})
+        assert refused.json()["message"] == "This plan was approved before."
+
+
+async def test_a_plan_that_was_edited_away_is_no_plan(
+    member: Person, model: str, db: Database
+) -> None:
+    chat, (plan,) = await proposed(db, member, "1.")
+    edited = {"content": text("another question"), "plan_mode": "plan"}
+    await member.patch(f"/chats/{chat}/messages/{await first_message(member, chat)}", edited)
+    assert (await member.get(f"/chats/{chat}/plan")).status_code == 404
+    nothing = await member.post(f"/chats/{chat}/plan/approve", {})
+    assert (nothing.status_code, nothing.json()["message"]) == (409, "There is no plan to approve.")
+    gone = await member.post(f"/chats/{chat}/plan/approve", {"file_id": plan})
+    assert (gone.status_code, gone.json()["message"]) == (
+        409,
+        "This plan is no part of the chat any more.",
+    )
+
+
+async def test_when_the_newest_plan_is_edited_away_the_one_before_it_is_the_newest(
+    member: Person, model: str, db: Database
+) -> None:
+    chat, (first,) = await proposed(db, member, "1.")
+    said = {"content": text("shorter"), "plan_mode": "plan"}
+    message = (await member.post(f"/chats/{chat}/messages", said)).json()["message"]
+    await propose(db, "2.")
+    await member.patch(f"/chats/{chat}/messages/{message['id']}", {"content": text("no")})
+    assert (await member.get(f"/chats/{chat}/plan")).json()["file_id"] == first
+
+
+async def test_a_plan_whose_turn_was_superseded_before_it_was_told_is_none(
+    member: Person, model: str, db: Database
+) -> None:
+    chat = await chat_of(member, plan_mode="plan")
+    (claim,) = await claim_turns(db, "w", 1)
+    await keep_plan(db, claim, new_id(), name=None, content="1.")
+    edited = {"content": text("another question")}
+    await member.patch(f"/chats/{chat}/messages/{await first_message(member, chat)}", edited)
+    refused = await member.post(f"/chats/{chat}/plan/approve", {})
+    assert (refused.status_code, refused.json()["message"]) == (409, "There is no plan to approve.")

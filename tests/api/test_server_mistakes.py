@@ -156,6 +156,36 @@ MISTAKES: dict[str, Mistake] = {
     "an icon that is too large": ({"icon_url": image(64 * 1024 + 1)}, {"icon_url"}),
 }
 
+OURS = (
+    "Mcp-Method",
+    "MCP-Param-City",
+    "Last-Event-ID",
+    "accept-encoding",
+    "Expect",
+    "Upgrade",
+    "TE",
+    "Trailer",
+    "Keep-Alive",
+    "Proxy-Authorization",
+    "Traceparent",
+    "tracestate",
+    "X-Coder-Signature",
+    "x-coder-signature-timestamp",
+)
+
+LOST: list[Mistake] = [
+    ({"api_key_value": "s3cret"}, {"api_key_value"}),
+    ({"api_key_header": "X-Key", "enabled": True}, {"api_key_header"}),
+    ({"custom_headers": {"X-Key": "s3cret"}}, {"custom_headers"}),
+    (OAUTH2 | {"auth_type": "none"}, OAUTH2.keys() - {"auth_type"}),
+    (OAUTH2 | {"api_key_value": "s3cret"}, {"api_key_value"}),
+    (API_KEY | {"oauth2_client_secret": "s3cret"}, {"oauth2_client_secret"}),
+    (
+        API_KEY | {"auth_type": "custom_headers", "custom_headers": {"A": "1"}},
+        {"api_key_header", "api_key_value"},
+    ),
+]
+
 REQUIRED = ("display_name", "slug", "transport", "url", "auth_type", "availability")
 
 
@@ -208,6 +238,29 @@ async def test_what_is_required_is_neither_absent_nor_null(
     assert await stored(db) == before
 
 
+@pytest.mark.parametrize("name", OURS)
+async def test_a_header_that_we_write_ourselves_cannot_be_configured(
+    admin: Person, db: Database, name: str
+) -> None:
+    before = await stored(db)
+    keyed = await admin.post("/mcp/servers", TICKETS | API_KEY | {"api_key_header": name})
+    headed = await admin.post("/mcp/servers", TICKETS | headers(**{name: "s3cret"}))
+    assert (keyed.status_code, named(keyed)) == (400, {"api_key_header"})
+    assert (headed.status_code, named(headed)) == (400, {"custom_headers"})
+    assert await stored(db) == before
+
+
+@pytest.mark.parametrize(("change", "wrong"), LOST)
+async def test_a_credential_that_would_not_be_kept_is_refused(
+    admin: Person, db: Database, change: dict[str, Any], wrong: set[str]
+) -> None:
+    path = await add(admin)
+    before = await stored(db)
+    answer = await admin.patch(path, change)
+    assert (answer.status_code, named(answer)) == (400, wrong)
+    assert await stored(db) == before
+
+
 async def test_a_slug_is_given_once(admin: Person, db: Database) -> None:
     path = await add(admin)
     await add(admin, slug="other")
@@ -232,7 +285,7 @@ async def test_a_version_is_a_number_that_was_read(
     assert await stored(db) == before
 
 
-@pytest.mark.parametrize("tag", ["1", '"x"', 'W/"1"', '"1", "2"', "", '"-1"', '"1'])
+@pytest.mark.parametrize("tag", ["1", '"x"', 'w/"1"', "W/1", '"1", "2"', "", '"-1"', '"1'])
 async def test_an_etag_is_one_of_ours(admin: Person, db: Database, tag: str) -> None:
     path = await add(admin)
     before = await stored(db)

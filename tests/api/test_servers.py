@@ -69,6 +69,13 @@ async def policy_version(db: Database) -> int:
     return row["version"]
 
 
+async def audited(db: Database) -> set[str]:
+    """The secrets that the newest change set, as the audit log has it."""
+    row = await db.fetch_one("SELECT after FROM audit_log ORDER BY id DESC LIMIT 1")
+    assert row is not None
+    return {name for name, value in load(row["after"]).items() if value == "[redacted]"}
+
+
 async def test_a_server_is_added_with_everything_trimmed(admin: Person) -> None:
     made = await add(admin)
     assert made["display_name"] == "Tickets"
@@ -136,6 +143,26 @@ async def test_another_auth_type_wipes_the_old_secrets(admin: Person, db: Databa
     row = await db.fetch_one("SELECT api_key_value, api_key_value_key_id FROM mcp_server_configs")
     assert row is not None
     assert set(row.values()) == {None}
+
+
+async def test_a_new_server_keeps_no_secret_of_another_auth_type(
+    admin: Person, db: Database
+) -> None:
+    secrets = {"oauth2_client_secret": "client-s3cret", "signing_secret": "signing-s3cret"}
+    made = await add(admin, **API_KEY | secrets)
+    kept = {name: made[f"has_{name}"] for name in ("oauth2_secret", "signing_secret", "api_key")}
+    assert kept == {"oauth2_secret": False, "signing_secret": True, "api_key": True}
+    assert await audited(db) == {"signing_secret", "api_key_value"}
+
+
+async def test_a_secret_that_is_taken_away_is_not_audited_as_set(
+    admin: Person, db: Database
+) -> None:
+    made = await add(admin, signing_secret="signing-s3cret")
+    assert await audited(db) == {"signing_secret"}
+    answer = await admin.patch(f"/mcp/servers/{made['id']}", {"signing_secret": ""})
+    assert answer.json()["has_signing_secret"] is False
+    assert await audited(db) == set()
 
 
 async def test_a_deleted_server_is_gone(admin: Person, db: Database) -> None:
@@ -239,7 +266,7 @@ async def test_oauth_fields_are_kept_and_forgotten_with_the_auth_type(
     assert half.json()["message"] == "The auth type oauth2 needs oauth2_client_id."
     public = (await admin.patch(path, {"oauth2_client_secret": ""})).json()
     assert public["has_oauth2_secret"] is False
-    other = (await admin.patch(path, API_KEY | {"oauth2_client_id": "chatd"})).json()
+    other = (await admin.patch(path, API_KEY | {"oauth2_client_id": ""})).json()
     assert {other[name] for name in OAUTH2_TEXTS} == {""}
     answer = await admin.patch(path, {"auth_type": "oauth2"})
     assert len(answer.json()["validations"]) == 3
@@ -301,6 +328,14 @@ async def test_an_etag_says_which_version_a_change_is_of(admin: Person, member: 
         assert (answer.status_code, answer.headers["etag"]) == (200, f'"{version}"')
     headers = {"If-Match": '"5"'}
     assert (await admin.http.delete(BASE + path, headers=headers)).status_code == 204
+
+
+async def test_an_etag_that_a_proxy_made_weak_is_still_ours(admin: Person) -> None:
+    path = f"{BASE}/mcp/servers/{(await add(admin))['id']}"
+    weak = {"If-Match": 'W/"1"'}
+    changed = await admin.http.patch(path, json={"enabled": False}, headers=weak)
+    assert (changed.status_code, changed.headers["ETag"]) == (200, '"2"')
+    assert (await admin.http.delete(path, headers=weak)).status_code == 409
 
 
 async def test_lists_are_empty_and_never_null(member: Person) -> None:

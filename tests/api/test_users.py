@@ -110,6 +110,7 @@ async def test_a_change_that_makes_no_sense_is_refused(
 async def test_a_username_is_given_once(admin: Person, member: Person) -> None:
     answer = await admin.post("/users", {"username": "max"})
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert [problem["field"] for problem in answer.json()["validations"]] == ["username"]
 
 
 # --- oneself
@@ -157,6 +158,9 @@ async def test_users_are_searched_and_paged(admin: Person, member: Person) -> No
     assert await names(q="a", limit=2, after_id=amy) == (["max"], False)
     assert (await admin.get("/users", params={"limit": 0})).status_code == 400
     assert (await admin.get("/users", params={"after_id": "x"})).status_code == 400
+    gone = await admin.get("/users", params={"after_id": str(uuid4())})
+    assert gone.status_code == 400
+    assert [problem["field"] for problem in gone.json()["validations"]] == ["after_id"]
 
 
 async def test_a_user_is_made_shown_and_changed(admin: Person, db: Database) -> None:
@@ -384,6 +388,59 @@ async def test_an_erased_user_leaves_no_text_behind(
         1,
         1,
     ]
+
+
+async def test_what_an_erased_administrator_did_to_others_is_still_told(
+    model: str, app: FastAPI, admin: Person, member: Person, db: Database
+) -> None:
+    boss = await enter(app, db, "bob", "admin")
+    turn = await cancelled(boss, member, db, "too long")
+    assert (await admin.delete(f"/users/{boss.user.id}")).status_code == 204
+    ((_, before, after),) = await lines(db, turn)
+    assert before["status"] == "pending"
+    assert after == {
+        "status": "interrupted",
+        "owner_id": str(member.user.id),
+        "reason": "too long",
+    }
+
+
+async def test_what_was_written_about_an_erased_users_turn_goes(
+    model: str, admin: Person, member: Person, db: Database
+) -> None:
+    turn = await cancelled(admin, member, db, "Max talks of canaries")
+    assert (await admin.delete(f"/users/{member.user.id}")).status_code == 204
+    ((_, before, after),) = await lines(db, turn)
+    assert before["status"] == "pending"
+    assert after == {"status": "interrupted", "owner_id": str(member.user.id)}
+
+
+async def test_no_hash_of_what_an_erased_user_called_stays(
+    admin: Person, member: Person, db: Database
+) -> None:
+    for arguments, digest in (("{}", None), (None, "44136fa3")):
+        await db.fetch(
+            """INSERT INTO tool_calls (chat_id, turn_id, user_id, step, position, tool_call_id,
+                tool_name, original_name, definition_hash, safe, state, attempt, arguments,
+                arguments_sha256)
+            VALUES ($1, $1, $2, 1, 1, 'c', 't', '', '', false, 'done', 1, $3, $4)""",
+            uuid4(),
+            member.user.id,
+            arguments,
+            digest,
+        )
+    assert (await admin.delete(f"/users/{member.user.id}")).status_code == 204
+    told = (await admin.get("/audit", params={"kind": "call"})).json()["lines"]
+    assert [line["arguments_sha256"] for line in told] == [None, None]
+
+
+async def cancelled(by: Person, owner: Person, db: Database, reason: str) -> str:
+    """A turn of the owner's that somebody else has ended."""
+    await new_chat(owner)
+    (row,) = await db.fetch("SELECT id FROM turns")
+    answer = await by.post(f"/turns/{row['id']}/cancel", {"reason": reason})
+    assert answer.status_code == 200, answer.text
+    return str(row["id"])
 
 
 async def everything(db: Database) -> str:

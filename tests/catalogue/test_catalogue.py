@@ -192,3 +192,70 @@ async def test_what_may_not_be_used_any_more_is_forgotten_and_the_rest_kept(
         await cast(Any, redis).flushall()
         await names(catalogue, server)
         assert peer.count("tools/list") == 4
+
+
+def _held_back(release: asyncio.Event) -> Say:
+    async def say(exchange: Exchange, message: dict[str, Any]) -> None:
+        await release.wait()
+        await result(exchange, message, {"tools": [ADD]})
+
+    return say
+
+
+async def test_what_was_dropped_while_it_was_fetched_is_not_kept(
+    catalogue: Catalogue, redis: Redis
+) -> None:
+    ada = UUID(int=1)
+    key = f"user:{ada}:chat:{ada}"
+    async with running(Peer()) as peer:
+        release = asyncio.Event()
+        peer.says["tools/list"] = _held_back(release)
+        server = server_at(peer.url)
+        fetching = asyncio.create_task(names(catalogue, server, key))
+        await peer.until("tools/list")
+        catalogue.drop(lambda server_id, version, user: user != ada)
+        release.set()
+        assert await fetching == ["add"]
+        assert catalogue.users == frozenset()
+        await cast(Any, redis).flushall()
+        assert await names(catalogue, server, key) == ["add"]
+        assert (catalogue.users, peer.count("tools/list")) == ({ada}, 2)
+
+
+async def test_the_list_of_an_older_configuration_takes_nobodys_place(
+    catalogue: Catalogue, redis: Redis
+) -> None:
+    async with running(Peer()) as peer:
+        for version in (2, 1, 2):
+            await names(catalogue, server_at(peer.url, version=version))
+            await cast(Any, redis).flushall()
+        assert peer.count("tools/list") == 2
+
+
+async def test_the_older_configuration_that_is_refused_costs_the_newer_nothing(
+    catalogue: Catalogue, redis: Redis
+) -> None:
+    async def refuse(exchange: Exchange, _: dict[str, Any]) -> None:
+        await exchange.answer(status=403)
+
+    async with running(Peer()) as peer:
+        server = server_at(peer.url, version=2)
+        await names(catalogue, server)
+        peer.says["tools/list"] = refuse
+        assert await names(catalogue, server_at(peer.url, version=1)) == "forbidden"
+        await cast(Any, redis).flushall()
+        assert await names(catalogue, server) == ["add"]
+
+
+async def test_a_dropped_configuration_is_not_known_to_be_down_any_more(
+    catalogue: Catalogue, redis: Redis
+) -> None:
+    peer = Peer()
+    async with running(peer):
+        server = server_at(peer.url)
+    assert await names(catalogue, server) == "unreachable"
+    async with running(peer):
+        await cast(Any, redis).flushall()
+        assert await names(catalogue, server) == "unreachable"
+        catalogue.drop(lambda server_id, version, user: False)
+        assert await names(catalogue, server) == ["add"]

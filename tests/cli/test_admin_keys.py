@@ -81,14 +81,35 @@ def test_a_process_that_lacks_the_key_is_named(chatd: Chatd, database_url: str) 
 @pytest.mark.parametrize("command", ["rotate-keys", "list-keys"])
 @pytest.mark.usefixtures("secret")
 def test_another_key_under_a_known_id_is_refused(chatd: Chatd, command: str) -> None:
-    chatd("admin", "list-keys")
     told = chatd("admin", command, CHATD_ENCRYPTION_KEYS=f"k1:{NEW}", fails=True)
     assert "another key under the id k1" in told.stderr
 
 
+@pytest.mark.usefixtures("secret")
+def test_no_secret_is_written_with_another_key_under_a_known_id(
+    chatd: Chatd, database_url: str
+) -> None:
+    told = chatd(
+        *("admin", "create-model", "--model", "n", "--provider-name", "second"),
+        CHATD_MODEL_API_KEY=SECRET,
+        CHATD_ENCRYPTION_KEYS=f"k1:{NEW}",
+        fails=True,
+    )
+    assert "another key under the id k1" in told.stderr
+    assert key_ids(database_url) == ["k1"]
+
+
+def test_a_typo_in_a_command_that_only_looks_takes_no_id(chatd: Chatd, database_url: str) -> None:
+    for words in (["list-keys"], ["rotate-keys", "--dry-run"]):
+        chatd("admin", *words, CHATD_ENCRYPTION_KEYS=f"k1:{NEW}")
+    assert rows(database_url, "SELECT * FROM encryption_keys") == []
+    chatd("admin", "create-model", "--model", "m", CHATD_MODEL_API_KEY=SECRET)
+    assert key_ids(database_url) == ["k1"]
+
+
 @pytest.mark.parametrize("command", ["api", "worker"])
+@pytest.mark.usefixtures("secret")
 def test_no_process_starts_with_another_key_under_a_known_id(chatd: Chatd, command: str) -> None:
-    chatd("admin", "list-keys")
     told = chatd(
         command,
         CHATD_ENCRYPTION_KEYS=f"k1:{NEW}",

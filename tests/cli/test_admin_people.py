@@ -18,6 +18,9 @@ def test_unknown_names_are_refused(chatd: Chatd, database_url: str) -> None:
     chatd("admin", "create-group", "crew")
     assert "nobody" in chatd("admin", "add-member", "crew", "nobody", fails=True).output
     assert "exists" in chatd("admin", "create-group", "crew", fails=True).output
+    for name in ("", " crew", "x" * 65, "two\nlines", "a\u200bb"):
+        assert "group name" in chatd("admin", "create-group", name, fails=True).output
+    assert len(rows(database_url, "SELECT 1 FROM groups")) == 1
     assert rows(database_url, "SELECT 1 FROM group_members") == []
 
 

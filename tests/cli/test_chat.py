@@ -11,6 +11,7 @@ import pytest
 
 from chatd.dev.ports import free_port
 from tests.cli.running import CHATD, Dev, environment, run
+from tests.cli.terminal import Terminal
 from tests.relay import relay_to
 
 GO_ON = re.compile(r"To go on: chatd chat --chat ([0-9a-f-]{36})\n$")
@@ -88,6 +89,21 @@ def test_a_plan_is_proposed_approved_and_carried_out(shared_dev: Dev) -> None:
     assert "demo__add" in after
     assert "propose_plan" not in after
     assert "propose_plan" in again
+
+
+def test_the_plan_that_was_read_is_approved_and_no_newer_one(shared_dev: Dev) -> None:
+    def propose(words: str) -> str:
+        return f"/call propose_plan {json.dumps({'content': words})}"
+
+    with Terminal.running("chat", "--data-dir", shared_dev.data, "--plan") as terminal:
+        terminal.type(propose("1. Read."))
+        terminal.expect("carries it out")
+        with shared_dev.http() as http:
+            (newest,) = http.get("/chats", params={"limit": 1}).json()
+        chat(shared_dev, "--chat", newest["id"], propose("2. Unread."))
+        terminal.type("/approve-plan")
+        terminal.expect("There is a newer plan.")
+    assert "2. Unread." in chat(shared_dev, "--chat", newest["id"], "/approve-plan")
 
 
 def test_without_a_plan_there_is_nothing_to_approve(shared_dev: Dev) -> None:

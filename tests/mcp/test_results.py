@@ -111,6 +111,11 @@ def test_a_tool_that_wants_input_has_not_finished() -> None:
     assert (result.is_error, result.outcome) == (True, "failed")
 
 
+def test_a_secret_in_an_unknown_kind_of_result_is_blotted_out() -> None:
+    raw = {"resultType": "x tok-secret-1234"}
+    assert "tok-secret" not in tool_result(raw, secrets={"tok-secret-1234"}).text
+
+
 def test_secrets_are_blotted_out_of_the_whole_text() -> None:
     text = "x" * 100_000 + "tok-secret-1234" * 60
     result = tool_result({"content": [text_block(text)]}, secrets={"tok-secret-1234"})

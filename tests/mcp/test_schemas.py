@@ -1,5 +1,6 @@
 """Which input schemas a model can be given."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -83,6 +84,9 @@ UNUSABLE: list[tuple[object, str]] = [
     ),
     ({"properties": {"a": _nested(150)}}, "nested too deeply"),
     ({"anyOf": [{}] * 15_000, "type": "object"}, "more than 2000 parts"),
+    ({"properties": {"a": {"x-names": ["b"] * 5000}}}, "more than 2000 parts"),
+    ({"properties": {"a": {"items": {"$ref": "#/properties/%61"}}}}, "refers to itself"),
+    ({"properties": {"a": {"items": {"$ref": "#/%70roperties"}}}}, "refers to itself"),
     ({"description": "x" * 70_000}, "larger than 64 KiB"),
     ({"properties": {"a\u200b": {}}}, "invisible"),
     ({"properties": {"a": {"enum": ["b\U000e0041"]}}}, "invisible"),
@@ -112,3 +116,13 @@ def test_references_that_double_at_each_level_are_followed_once() -> None:
     }
     schema = {"properties": {"a": {"$ref": "#/$defs/L0"}}, "$defs": {**levels, "L60": {}}}
     assert object_schema(schema)["$defs"] == schema["$defs"]
+
+
+def test_all_spellings_of_a_reference_are_one() -> None:
+    """Were each followed by itself, there would be too many parts."""
+    spelled = ["".join(pair) for pair in product(("l", "%6C"), ("i", "%69"), ("s", "%73"))]
+    schema: dict[str, Any] = {
+        "x-list": [{} for _ in range(1000)],
+        "properties": {name: {"$ref": f"#/x-{name}t"} for name in spelled},
+    }
+    assert object_schema(schema)["properties"] == schema["properties"]

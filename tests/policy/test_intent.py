@@ -1,6 +1,7 @@
 """The three shapes in which models send a call that should carry an intent."""
 
 from typing import Any, cast
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import assume, given, strategies as st
@@ -165,3 +166,56 @@ def test_parameters_with_such_names_are_told_apart_by_the_schema(
     own: JsonObject, given: JsonObject, arguments: JsonObject
 ) -> None:
     assert unwrapped(given, own) == arguments
+
+
+MOVES = [
+    ("#/properties/a", "#/properties/properties/properties/a"),
+    ("#/properties/a/items", "#/properties/properties/properties/a/items"),
+    ("#/%70roperties/a", "#/properties/properties/%70roperties/a"),
+    ("#/$defs/A", "#/$defs/A"),
+    ("#/%24defs/A", "#/%24defs/A"),
+    ("#/definitions/B", "#/definitions/B"),
+]
+
+
+def refers(reference: str) -> JsonObject:
+    """A schema with this reference in all the places where one may be, and where it is data."""
+    here = {"$ref": reference}
+    return {
+        "type": "object",
+        "properties": {
+            "a": {"type": "array", "items": {"type": "string"}},
+            "b": here,
+            "default": {"anyOf": [here, {"type": "null"}]},
+            "$ref": {"type": "string", "default": here, "enum": [here]},
+        },
+        "required": [],
+        "$defs": {"A": {"properties": {"again": here}}},
+        "definitions": {"B": {"type": "string"}},
+    }
+
+
+@pytest.mark.parametrize(("reference", "moved"), MOVES)
+def test_references_lead_where_they_led_before(reference: str, moved: str) -> None:
+    own = refers(reference)
+    wrapped = wrap_intent(own)
+    inner, there = own_parameters(wrapped), {"$ref": moved}
+    assert inner["properties"]["b"] == there
+    assert inner["properties"]["default"]["anyOf"][0] == there
+    assert wrapped["$defs"]["A"]["properties"]["again"] == there
+    data = {"$ref": reference}
+    assert inner["properties"]["$ref"] == {"type": "string", "default": data, "enum": [data]}
+    assert _found(wrapped, moved) == _found(own, reference)
+    assert own == refers(reference)
+
+
+def _found(schema: JsonObject, reference: str) -> Any:
+    node: Any = schema
+    for step in unquote(reference.removeprefix("#/")).split("/"):
+        node = node[step]
+    return node
+
+
+def test_what_needs_no_move_is_not_copied() -> None:
+    own = refers("#/$defs/A")
+    assert own_parameters(wrap_intent(own))["properties"] is own["properties"]

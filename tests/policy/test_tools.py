@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from chatd.core.reasons import SENTENCES, Reason
+from chatd.core.servers import ToolChanges
 from chatd.core.situation import Situation
 from chatd.core.tools import OfferedTool
 from chatd.policy.approvals import approval_required
@@ -105,3 +106,28 @@ def test_trust_that_was_withdrawn_after_the_offer_no_longer_saves_an_approval(
     server = make_server(require_approval="unless_read_only", trust_annotations=trusted)
     tool = OfferedTool("demo__add", "add", "", {}, server_id=server.id, read_only=True)
     assert approval_required(tool, server) is asks
+
+
+@pytest.mark.parametrize(
+    ("mode", "served", "reason"),
+    [
+        ("quarantine", None, None),
+        ("quarantine", "h", None),
+        ("quarantine", "other", "changed"),
+        ("quarantine", "", "changed"),
+        ("hold", "h", None),
+        ("hold", "other", "changed"),
+        ("hold", "", "changed"),
+        ("follow", "other", None),
+        ("follow", "", None),
+    ],
+)
+def test_a_call_is_for_the_definition_that_the_pins_let_through_now(
+    mode: ToolChanges, served: str | None, reason: Reason | None
+) -> None:
+    server = make_server(tool_changes=mode)
+    tool = OfferedTool("demo__add", "add", "", {}, server_id=server.id, definition_hash="h")
+    hashes = {(server.id, "add"): served} if served else {}
+    situation = Situation(selected_ids=frozenset({server.id}))
+    now = {server.id: server}
+    assert tool_refusal(tool, now, situation, None if served is None else hashes) == reason

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from chatd.core.errors import Unavailable
 from chatd.store.db import Database
+from tests.seed import Seed
 
 SSL_REQUEST = struct.pack(">ii", 8, 80877103)
 
@@ -61,6 +62,34 @@ async def test_a_server_that_lets_nobody_in_now_is_away(
         async with db.statements() as connection:
             await connection.execute(text("SELECT 1"))
     await db.close()
+
+
+async def test_what_a_frozen_process_has_locked_is_let_go(
+    seed: Seed, monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    """It has locked a row and neither goes on nor closes its connection."""
+    monkeypatch.setattr("chatd.store.db.IDLE_IN_TRANSACTION_MS", 100)
+    frozen = Database(database_url, pool_size=1)
+
+    async def freeze() -> None:
+        async with frozen.statements() as connection:
+            await connection.execute(text("SELECT 1 FROM policy_state FOR UPDATE"))
+            assert await seed.db.fetch("SELECT 1 FROM policy_state FOR UPDATE")
+            await connection.execute(text("SELECT 1"))
+
+    with pytest.raises(Unavailable):
+        await freeze()
+    assert await frozen.fetch("SELECT 1")
+    await frozen.close()
+
+
+async def test_who_is_unhurried_may_be_idle(db: Database) -> None:
+    unhurried = db.unhurried()
+    for database, waits in ((db, "5s"), (unhurried, "0")):
+        row = await database.fetch_one("SHOW idle_in_transaction_session_timeout")
+        assert row is not None
+        assert row["idle_in_transaction_session_timeout"] == waits
+    await unhurried.close()
 
 
 async def test_a_wrong_password_is_not_an_outage(refusing: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ from sqlmodel import SQLModel
 
 from chatd.core.errors import Unavailable
 from chatd.core.servers import McpServer
-from chatd.store import keys, tables
+from chatd.store import keys, processes, tables
 from chatd.store.db import Database
 from chatd.store.health import read_servers
 from chatd.store.hot.claiming import SERVER_ROW
@@ -51,6 +51,45 @@ async def test_an_id_that_stands_for_another_key_is_found(db: Database) -> None:
     assert await keys.register_keys(db, {"a": "1", "b": "9", "c": "3"}) == {"b"}
     known = {key.id: key.fingerprint for key in await keys.list_keys(db)}
     assert known == {"a": "1", "b": "2", "c": "3"}
+
+
+async def test_who_only_looks_notes_no_key(db: Database) -> None:
+    assert await keys.find_other_keys(db, {"a": "typo"}) == set()
+    assert await keys.list_keys(db) == []
+    await keys.register_keys(db, {"a": "1"})
+    assert await keys.find_other_keys(db, {"a": "typo", "b": "2"}) == {"a"}
+    assert [key.id for key in await keys.list_keys(db)] == ["a"]
+
+
+async def seen_earlier(db: Database) -> None:
+    """The keys known now were noted by processes that have had the time to beat."""
+    await db.fetch("UPDATE encryption_keys SET first_seen_at = first_seen_at - interval '1 minute'")
+
+
+async def test_an_id_that_stands_for_nothing_takes_another_key(db: Database) -> None:
+    await keys.register_keys(db, {"a": "typo"})
+    assert await keys.register_keys(db, {"a": "1"}) == {"a"}
+    await seen_earlier(db)
+    assert await keys.register_keys(db, {"a": "1"}) == set()
+    assert await keys.register_keys(db, {"a": "typo"}) == {"a"}
+
+
+async def test_an_id_that_a_process_has_takes_no_other_key(db: Database) -> None:
+    await keys.register_keys(db, {"a": "1"})
+    await processes.beat(db, "p", "api", "1", capacity=0, running=0, key_ids=["a"])
+    await seen_earlier(db)
+    assert await keys.register_keys(db, {"a": "2"}) == {"a"}
+    await processes.end(db, "p")
+    assert await keys.register_keys(db, {"a": "2"}) == set()
+
+
+async def test_an_id_that_encrypts_something_takes_no_other_key(db: Database) -> None:
+    await keys.register_keys(db, KEYS.fingerprints)
+    server_id = await make_server(db, **KEYED)
+    await seen_earlier(db)
+    assert await keys.register_keys(db, {"test": "other"}) == {"test"}
+    await db.fetch("DELETE FROM mcp_server_configs WHERE id = $1", server_id)
+    assert await keys.register_keys(db, {"test": "other"}) == set()
 
 
 async def test_without_tables_there_is_nothing_to_compare_with(empty_database: str) -> None:

@@ -6,10 +6,12 @@ from uuid import UUID
 
 import pytest
 
+from chatd.core.errors import Unavailable
 from chatd.core.work import Claim
 from chatd.store import hot, work
 from chatd.store.db import Database
 from chatd.store.policy_state import pause_claims, read_state
+from chatd.store.sweeping import count_unclaimed
 from tests.seed import Seed, make_model, make_user
 from tests.store.working import finish, park
 from tests.waiting import locked, one, transaction
@@ -156,6 +158,58 @@ async def test_archived_chats_keep_no_seat(seed: Seed) -> None:
     await crowd(seed, 1)
     await limit(seed.db, seed.model_id, 1)
     assert len(await claim(seed)) == 1
+
+
+async def test_what_has_no_seat_does_not_count_for_its_owner(seed: Seed, free: Seed) -> None:
+    await crowd(seed, 5)
+    await crowd(free, 1)
+    await limit(seed.db, seed.model_id, 1)
+    assert len(await claim(seed, per_owner=2)) == 2
+    assert await running(seed.db, free.model_id) == 1
+
+
+async def test_a_claim_that_is_frozen_holds_up_the_others_for_a_moment(
+    seed: Seed, database_url: str
+) -> None:
+    await crowd(seed, 1)
+    await limit(seed.db, seed.model_id, 1)
+    async with transaction(database_url) as frozen:
+        await frozen.execute(hot.LOCK_CLAIMS)
+        with pytest.raises(Unavailable):
+            await claim(seed)
+    assert len(await claim(seed)) == 1
+
+
+async def unclaimed(seed: Seed) -> int:
+    """Of all that are pending, as if they had been for a while."""
+    await seed.db.fetch("UPDATE turns SET pending_at = pending_at - interval '2 seconds'")
+    return await count_unclaimed(seed.db)
+
+
+async def test_nobody_is_woken_for_turns_that_wait_for_their_provider(
+    seed: Seed, free: Seed
+) -> None:
+    await crowd(seed, 3)
+    await limit(seed.db, seed.model_id, 1)
+    await claim(seed)
+    assert await unclaimed(seed) == 0
+    await crowd(free, 2)
+    assert await unclaimed(seed) == 2
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE policy_state SET claims_paused = true",
+        "UPDATE users SET suspended = true",
+        "UPDATE chats SET archived = true",
+    ],
+)
+async def test_nobody_is_woken_for_what_nobody_may_claim(seed: Seed, sql: str) -> None:
+    await crowd(seed, 1)
+    assert await unclaimed(seed) == 1
+    await seed.db.fetch(sql)
+    assert await unclaimed(seed) == 0
 
 
 async def test_a_locked_chat_is_skipped_with_limits_as_well(seed: Seed, database_url: str) -> None:

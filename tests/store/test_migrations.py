@@ -1,6 +1,7 @@
 """Up, down and up again; twice at once; and the tables are what the code says they are."""
 
 import asyncio
+from functools import partial
 
 import asyncpg
 import pytest
@@ -8,7 +9,10 @@ from sqlalchemy.exc import ProgrammingError
 
 from chatd.store import migrations
 from chatd.store.db import Database
-from tests.waiting import transaction, until
+from tests.waiting import WITHIN_S, transaction, until
+
+BEFORE = "0002"
+"""The release that serves while 0003 is applied."""
 
 
 async def shape(db: Database) -> list[str]:
@@ -85,8 +89,9 @@ async def test_migrations_outlast_the_statement_timeout(empty_database: str) -> 
     db = Database(empty_database, pool_size=2, statement_timeout_ms=50)
     with pytest.raises(asyncpg.QueryCanceledError):
         await db.fetch("SELECT pg_sleep(60)")
+    await migrations.upgrade(db, BEFORE)
     async with transaction(empty_database) as holder:
-        await holder.execute("SELECT pg_advisory_lock($1)", migrations.LOCK)
+        await holder.execute("LOCK TABLE tool_calls")
         migrating = asyncio.create_task(migrations.upgrade(db))
         await holder.waiting(1)
 
@@ -98,7 +103,80 @@ async def test_migrations_outlast_the_statement_timeout(empty_database: str) -> 
             return row is not None and bool(row["long"])
 
         await until(long_past_the_timeout)
-        await holder.execute("SELECT pg_advisory_unlock($1)", migrations.LOCK)
-        await migrating
+    await migrating
     assert await migrations.current(db) == migrations.head()
+    await db.close()
+
+
+async def test_the_release_before_writes_while_the_journals_index_is_built(
+    empty_database: str,
+) -> None:
+    db = Database(empty_database, pool_size=1)
+    await migrations.upgrade(db, BEFORE)
+    async with transaction(empty_database) as holder:
+        await holder.execute("LOCK TABLE tool_calls IN ROW EXCLUSIVE MODE")
+        migrating = asyncio.create_task(migrations.upgrade(db))
+        await holder.waiting(1)
+        async with asyncio.timeout(WITHIN_S):
+            await db.fetch("UPDATE tool_calls SET result = NULL")
+        assert not migrating.done()
+    await migrating
+    assert await migrations.current(db) == migrations.head()
+    await db.close()
+
+
+@pytest.mark.parametrize("first", ["turns", "files", "audit_log"])
+async def test_no_command_of_the_release_before_deadlocks_with_a_migration(
+    empty_database: str, first: str
+) -> None:
+    db = Database(empty_database, pool_size=1)
+    await migrations.upgrade(db, BEFORE)
+    async with transaction(empty_database) as holder:
+        await holder.execute(f"LOCK TABLE {first} IN ROW EXCLUSIVE MODE")
+        migrating = asyncio.create_task(migrations.upgrade(db))
+        await until(partial(_indexed, db))
+        for table in ("audit_log", "policy_state", "tool_calls", "files", "users", "turns"):
+            await holder.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
+        assert not migrating.done()
+    await migrating
+    assert await migrations.current(db) == migrations.head()
+    await db.close()
+
+
+async def _indexed(db: Database) -> bool:
+    """Whether the migration has come to what it does in one transaction."""
+    row = await db.fetch_one(
+        """SELECT indisvalid FROM pg_index
+        WHERE indexrelid = to_regclass('ix_tool_calls_intended')"""
+    )
+    return row is not None and bool(row["indisvalid"])
+
+
+async def test_an_index_that_was_left_half_built_is_built_anew(empty_database: str) -> None:
+    db = Database(empty_database, pool_size=1)
+    await migrations.upgrade(db, BEFORE)
+    await db.fetch("CREATE INDEX ix_tool_calls_intended ON tool_calls (intended_at)")
+    await migrations.upgrade(db)
+    assert await migrations.current(db) == migrations.head()
+    await db.close()
+
+
+async def test_taking_governance_back_opens_no_restricted_server(empty_database: str) -> None:
+    db = Database(empty_database, pool_size=1)
+    await migrations.upgrade(db, "0003")
+    await db.fetch(
+        """INSERT INTO mcp_server_configs (id, slug, transport, auth_type, availability, enabled,
+            access, display_name, description, icon_url, url, oauth2_client_id, oauth2_auth_url,
+            oauth2_token_url, oauth2_revocation_url, oauth2_scopes, api_key_header, model_intent,
+            allow_in_plan_mode, forward_coder_headers, trust_annotations, tool_timeout_seconds)
+        SELECT gen_random_uuid(), access, 'sse', 'none', 'default_off', true,
+            access, '', '', '', '', '', '', '', '', '', '', false, false, false, false, 60
+        FROM unnest('{groups,everyone}'::text[]) AS access"""
+    )
+    (before,) = await db.fetch("SELECT version FROM policy_state")
+    await migrations.downgrade(db, BEFORE)
+    rows = await db.fetch("SELECT slug, enabled FROM mcp_server_configs ORDER BY slug")
+    assert [tuple(row) for row in rows] == [("everyone", True), ("groups", False)]
+    (after,) = await db.fetch("SELECT version FROM policy_state")
+    assert after["version"] > before["version"]
     await db.close()

@@ -3,11 +3,13 @@
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 
-from chatd.core.errors import NotFound
+from chatd.core.errors import NotFound, Unavailable
 from chatd.store import models, policy_state
 from chatd.store.policy_state import locked_out, read_state, servers_in_use
 from tests.seed import Seed, change_server, make_server, make_user
+from tests.waiting import transaction
 
 
 @pytest.fixture
@@ -34,6 +36,28 @@ async def test_nobody_is_told_of_what_did_not_happen(seed: Seed, told: list[bool
     with pytest.raises(NotFound):
         await fail()
     assert told == []
+
+
+async def test_a_change_that_somebody_holds_up_is_given_up_and_can_be_repeated(
+    seed: Seed, database_url: str
+) -> None:
+    """Meanwhile no call could leave: each waits for the change's policy version."""
+
+    async def rename() -> None:
+        async with seed.db.transaction() as session:
+            await policy_state.bump(session)
+            connection = await session.connection()
+            await connection.execute(text("UPDATE users SET name = 'Ada'"))
+
+    before = await read_state(seed.db)
+    async with transaction(database_url) as holder:
+        await holder.execute("SELECT 1 FROM users FOR UPDATE")
+        with pytest.raises(Unavailable, match="under way") as refused:
+            await rename()
+        assert refused.value.headers
+    assert await read_state(seed.db) == before
+    await rename()
+    assert (await read_state(seed.db)).version == before.version + 1
 
 
 async def test_nobody_is_told_of_what_policy_does_not_read(seed: Seed, told: list[bool]) -> None:

@@ -149,6 +149,23 @@ async def test_only_keys_past_their_day_are_forgotten(seed: Seed) -> None:
     assert (await seed.chat("b", new)).version == 0
 
 
+async def test_tokens_are_forgotten_long_after_they_stopped_working(seed: Seed) -> None:
+    await seed.db.fetch(
+        """INSERT INTO api_tokens (id, user_id, name, token_sha256, revoked_at, expires_at)
+        SELECT gen_random_uuid(), $1, name, name::bytea, clock_timestamp() - revoked,
+            clock_timestamp() - expired
+        FROM (VALUES ('live', NULL, NULL), ('will expire', NULL, interval '-1 day'),
+            ('revoked now', interval '1 day', NULL), ('expired now', NULL, interval '1 day'),
+            ('revoked', interval '31 days', interval '-1 day'),
+            ('expired', NULL, interval '31 days')) AS given(name, revoked, expired)""",
+        seed.actor.user_id,
+    )
+    assert await purging.forget_tokens(seed.db) == 2
+    assert await purging.forget_tokens(seed.db) == 0
+    rows = await seed.db.fetch("SELECT name FROM api_tokens ORDER BY name")
+    assert [row["name"] for row in rows] == ["expired now", "live", "revoked now", "will expire"]
+
+
 async def test_forgetting_keys_waits_for_nobody(seed: Seed, database_url: str) -> None:
     """A command may hold one of these turns and wait for another."""
     held = await seed.chat("a", Once("/chats", "held", b"x" * 32))

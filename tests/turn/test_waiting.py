@@ -13,6 +13,7 @@ from chatd.core.tools import JsonObject
 from chatd.core.work import Claim
 from chatd.store.editing import patch_chat
 from chatd.store.items import expire_item, find_overdue
+from chatd.turn.calls import MAX_ASKED
 from chatd.turn.deps import Control
 from chatd.turn.run import run_turn
 from tests.seed import change_server, make_user
@@ -44,6 +45,13 @@ async def decide(bench: Bench, claim: Claim, decision: str, **more: Any) -> None
     answer = {"decision": decision, **more}
     await answers(bench).answer(
         bench.seed.actor, claim.chat_id, UUID(item["id"]), "approval", answer
+    )
+
+
+async def forget_what_was_asked(bench: Bench) -> None:
+    """As if it had been another definition of the tool."""
+    await bench.seed.db.fetch(
+        """UPDATE open_items SET memory = jsonb_set(memory, '{definition_hash}', '"other"')"""
     )
 
 
@@ -171,11 +179,33 @@ async def test_an_approval_is_for_this_definition_and_these_arguments_only(bench
     await demands(bench)
     claim = await bench.run(APPEND, "/say done")
     await decide(bench, claim, "approve")
-    await bench.seed.db.fetch(
-        """UPDATE open_items SET memory = jsonb_set(memory, '{definition_hash}', '"other"')"""
-    )
+    await forget_what_was_asked(bench)
     assert await go_on(bench, claim) == "requires_action"
     assert len(await asked(bench, claim)) == 1
+
+
+async def test_a_no_counts_whatever_the_tool_has_become(bench: Bench) -> None:
+    await demands(bench)
+    claim = await bench.run(APPEND, "/say done")
+    await decide(bench, claim, "deny", reason="never")
+    await forget_what_was_asked(bench)
+    assert await go_on(bench, claim) == "completed"
+    assert "-> The user denied this call: never" in await bench.told(claim)
+
+
+async def test_a_tool_that_changes_after_each_approval_is_given_up(
+    bench: Bench, appended: Callable[[str], int]
+) -> None:
+    await demands(bench)
+    before = appended("approved")
+    claim = await bench.run(APPEND, "/say done")
+    for ended in (*["requires_action"] * (MAX_ASKED - 1), "completed"):
+        await decide(bench, claim, "approve")
+        await forget_what_was_asked(bench)
+        assert await go_on(bench, claim) == ended
+    told = await bench.told(claim)
+    assert "-> The tool has changed each time this call was approved." in told
+    assert appended("approved") == before
 
 
 @pytest.mark.parametrize(

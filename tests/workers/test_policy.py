@@ -13,9 +13,11 @@ from chatd.core.work import Claim
 from chatd.dev.valkey import Valkey
 from chatd.queue import POLICY, PolicyMoves
 from chatd.revoking import Approvals, PolicyWatch
+from chatd.store.db import load
 from chatd.turn.deps import Control
 from chatd.turn.run import run_turn
 from tests.seed import change_server
+from tests.store.working import run_out
 from tests.turn.bench import Bench, call
 from tests.waiting import locked, one, until
 from tests.workers.conftest import MakeRunner
@@ -185,17 +187,29 @@ async def parked(bench: Bench) -> Claim:
     return claim
 
 
-async def sweep(bench: Bench, watched: Approvals | None = None) -> None:
+def sweeper(bench: Bench) -> Sweeper:
     deps = bench.deps
-    sweeper = Sweeper(
+    return Sweeper(
         deps.db,
         deps.wakes,
         deps.publisher,
         free=lambda: 1,
         wake=lambda: None,
-        approvals=watched or approvals(bench),
+        approvals=approvals(bench),
     )
-    await sweeper.sweep()
+
+
+async def sweep(bench: Bench) -> None:
+    await approvals(bench).deny_refused()
+
+
+async def denials(bench: Bench) -> list[Any]:
+    """The audit lines of calls that nobody has denied in person."""
+    rows = await bench.seed.db.fetch(
+        """SELECT l.target_id, l.tool, l.server_id, l.after::text FROM audit_log l
+        WHERE l.target_type = 'approval' AND l.action = 'deny' AND l.actor_id IS NULL"""
+    )
+    return [(row["tool"], row["server_id"], load(row["after"])) for row in rows]
 
 
 async def item(bench: Bench) -> Any:
@@ -225,14 +239,61 @@ async def go_on(bench: Bench, claim: Claim) -> list[str]:
 async def test_an_approval_that_nobody_needs_any_more_is_denied_and_the_model_told(
     bench: Bench, parked: Claim, settings: dict[str, Any], reason: str
 ) -> None:
-    """The process that made the change died right after its commit: a sweeper does it."""
+    """The process that made the change died right after its commit: another does it."""
     await change(bench, require_approval="always", **settings)
     await sweep(bench)
     row = await item(bench)
     assert (row["state"], row["answered_by"]) == ("answered", None)
     assert reason in row["answer"]
+    told = {"turn_id": str(parked.turn_id), "state": "answered", "decision": "deny"}
+    assert await denials(bench) == [("append", bench.server_id, told)]
     assert f"-> {reason}" in await go_on(bench, parked)
     assert await bench.states(parked) == ["denied"]
+
+
+async def test_a_passed_deadline_is_a_denial_of_nobodys(bench: Bench, parked: Claim) -> None:
+    await bench.seed.db.fetch("UPDATE open_items SET deadline = clock_timestamp()")
+    await sweeper(bench).sweep()
+    told = {"turn_id": str(parked.turn_id), "state": "expired", "decision": "deny"}
+    assert await denials(bench) == [("append", bench.server_id, told)]
+
+
+async def test_a_sweeper_denies_and_meanwhile_mends_the_rest(
+    bench: Bench, parked: Claim, database_url: str
+) -> None:
+    """The approval's chat is locked: whoever denies it waits, and no lost turn with it."""
+    await bench.seed.chat_id("/say hello")
+    lost = await bench.seed.claim()
+    await change(bench, require_approval="always", enabled=False)
+    async with locked(database_url, parked.chat_id) as holder:
+        sweeping = asyncio.create_task(sweeper(bench).run())
+        await holder.waiting(1)
+        await run_out(bench.seed, lost)
+
+        async def released() -> bool:
+            return (await bench.turn(lost))["status"] == "pending"
+
+        await until(released)
+        assert (await item(bench))["state"] == "open"
+
+    async def denied() -> bool:
+        return (await item(bench))["state"] == "answered"
+
+    await until(denied)
+    sweeping.cancel()
+    await asyncio.wait({sweeping})
+
+
+async def test_one_that_cannot_be_read_keeps_no_other_from_it(bench: Bench, parked: Claim) -> None:
+    other = await bench.run(call("append", text="y"), "/say done")
+    await bench.seed.db.fetch(
+        "UPDATE open_items SET data = data - 'server_id' WHERE turn_id = $1", parked.turn_id
+    )
+    await change(bench, require_approval="always", enabled=False)
+    await sweep(bench)
+    rows = await bench.seed.db.fetch("SELECT turn_id, state FROM open_items")
+    states = {row["turn_id"]: row["state"] for row in rows}
+    assert states == {parked.turn_id: "open", other.turn_id: "answered"}
 
 
 async def test_a_deleted_server_is_no_server(bench: Bench, parked: Claim) -> None:

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from chatd.people import People
 from chatd.queue import Stops
 from chatd.store.db import Database
+from tests.store.test_suspending import refuse_changes
 from tests.store.working import statuses, told
 from tests.turn.bench import Bench
 from tests.waiting import soon
@@ -41,6 +42,18 @@ async def test_a_running_turn_is_stopped_at_once_and_keeps_what_it_has_said(
         await people.stop(bench.seed.actor.user_id)
         await become(bench, chat_id, "interrupted", "cancelled")
     assert (await told(bench.seed, chat_id))[0] == ("user", ENDLESS)
+
+
+async def test_a_family_that_cannot_be_ended_keeps_no_other_running(
+    bench: Bench, people: People
+) -> None:
+    seed = bench.seed
+    broken, other = await seed.chat_id(), await seed.chat_id()
+    await refuse_changes(seed.db, broken)
+    await suspend(bench)
+    await people.stop(seed.actor.user_id)
+    assert await statuses(seed, broken) == ["pending"]
+    assert await statuses(seed, other) == ["interrupted"]
 
 
 async def test_an_erased_users_turn_is_let_go(

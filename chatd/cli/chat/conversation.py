@@ -90,11 +90,10 @@ class Conversation:
         self._turn = _Turn(self.chat_id, body)
         return self.follow()
 
-    def approve_plan(self, words: str) -> Generator[Event]:
+    def approve_plan(self, body: dict[str, Any]) -> Generator[Event]:
         """Have the chat's newest plan carried out, and yield that turn's events; see `follow`."""
         if self.chat_id is None:
             raise Refused("There is no plan to approve.", detail="Nothing was said yet.")
-        body = {"content": [{"type": "text", "text": words}]} if words else {}
         self._turn = _Turn(self.chat_id, body, "plan/approve")
         return self.follow()
 

@@ -36,6 +36,24 @@ def approval(text: str) -> str | None:
     return "".join(rest).strip() if word == APPROVE else None
 
 
+def approving(words: str, file_id: str | None) -> JsonObject:
+    """The body that approves a plan, the one that was read if any was."""
+    plan = {"file_id": file_id} if file_id is not None else {}
+    return plan | ({"content": [{"type": "text", "text": words}]} if words else {})
+
+
+def proposed(message: JsonObject) -> str | None:
+    """The id of the last plan that this message says was proposed."""
+    told = [
+        orjson.loads(part["result"])["file_id"]
+        for part in message["content"]
+        if part["type"] == "tool-result"
+        and part["tool_name"] == "propose_plan"
+        and not part["is_error"]
+    ]
+    return told[-1] if told else None
+
+
 def _plan(arguments: JsonObject) -> str | None:
     proposal = read_proposal(arguments)
     if isinstance(proposal, ToolResult):

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import typer
 
+from chatd.cli.chat import plans
 from chatd.cli.chat.asking import Asking
 from chatd.cli.chat.conversation import Conversation, Event
 from chatd.cli.chat.screen import Screen
@@ -46,14 +47,16 @@ class Watching:
         self._screen = screen
         self._asking = asking
         self._shows = show
+        self._plan: str | None = None
+        """The id of the last plan that was shown."""
 
     def say(self, body: dict[str, Any]) -> Ended:
         """Send the message and watch its turn. Raises what `Conversation.follow` does."""
         return self._through(self._conversation.say(body))
 
     def approve_plan(self, words: str) -> Ended:
-        """The same for the turn that carries the newest plan out."""
-        return self._through(self._conversation.approve_plan(words))
+        """The same for the turn that carries the newest plan out: the one that was shown."""
+        return self._through(self._conversation.approve_plan(plans.approving(words, self._plan)))
 
     def _through(self, events: Generator[Event]) -> Ended:
         show = self._shows or Telling(self._screen).take
@@ -80,6 +83,8 @@ class Watching:
         with closing(events):
             for event in events:
                 show(event)
+                if event.name == "message":
+                    self._plan = plans.proposed(event.data["message"]) or self._plan
                 status = event.data.get("status", "") if event.name == "status" else status
                 if event.name == "action_required" and not self._answer(event):
                     return Ended.WAITING

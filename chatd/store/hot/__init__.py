@@ -11,6 +11,7 @@ Worker writes carry the lease in `fence`; without it they write nothing and retu
 from chatd.store.hot.claiming import (
     CLAIM,
     CLAIM_LIMITED,
+    CLAIMABLE,
     GROUPS,
     LEASES,
     LIMITED,
@@ -18,6 +19,7 @@ from chatd.store.hot.claiming import (
     LOCK_CLAIMS,
     RELOAD,
     RENEW,
+    ROOM,
     SERVER_ROW,
     SERVERS,
 )
@@ -45,6 +47,7 @@ __all__ = [
     "ACTIVE",
     "CHAT_COLUMNS",
     "CLAIM",
+    "CLAIMABLE",
     "CLAIM_LIMITED",
     "COMMIT_COMPACTION",
     "COMMIT_RESULTS",
@@ -64,6 +67,7 @@ __all__ = [
     "RECORD_RESULT",
     "RELOAD",
     "RENEW",
+    "ROOM",
     "SERVERS",
     "SERVER_ROW",
     "SUBMIT",

@@ -8,18 +8,22 @@ WITH busy AS (
     WHERE status IN ('running', 'interrupting') GROUP BY owner_id
 )"""
 
-_RANK = """coalesce(served.place, 0) AS place, coalesce(busy.turns, 0)
-        + row_number() OVER (PARTITION BY t.owner_id ORDER BY t.pending_at) AS rank"""
+_PLACE = "coalesce(served.place, 0) AS place"
+
+_BUSY_TURNS = "coalesce(busy.turns, 0)"
 
 _WAITING = """turns t LEFT JOIN busy USING (owner_id)
         LEFT JOIN unnest($3::uuid[]) WITH ORDINALITY AS served(owner_id, place) USING (owner_id)"""
+
+_OWNER_AT_WORK = "(SELECT u.suspended FROM users u WHERE u.id = t.owner_id) IS NOT TRUE"
+"""For a few turns `t`. Not as a join, which might read all users."""
 
 _CLAIMED = f"""
 ), head AS (
     SELECT t.id, t.chat_id FROM ranked JOIN turns t ON t.id = ranked.id
         JOIN chats c ON c.id = t.chat_id
     WHERE t.status = 'pending' AND NOT c.archived AND c.deleted_at IS NULL
-        AND ($4::int = 0 OR ranked.rank <= $4)
+        AND ($4::int = 0 OR ranked.rank <= $4) AND {_OWNER_AT_WORK}
     ORDER BY ranked.rank, ranked.place, ranked.pending_at LIMIT $1
     FOR NO KEY UPDATE OF t, c SKIP LOCKED
 ), bump AS (
@@ -40,7 +44,8 @@ LIMITED = """EXISTS (SELECT 1 FROM model_providers p
 
 CLAIM = f"""
 {_BUSY}, ranked AS (
-    SELECT t.id, t.pending_at, {_RANK}
+    SELECT t.id, t.pending_at, {_PLACE}, {_BUSY_TURNS}
+        + row_number() OVER (PARTITION BY t.owner_id ORDER BY t.pending_at) AS rank
     FROM {_WAITING}
     WHERE t.status = 'pending'
         AND (SELECT NOT claims_paused AND NOT {LIMITED} FROM policy_state)
@@ -55,32 +60,46 @@ same moment rank alike, so they do not pass it together.
 
 It claims nothing where a provider has a limit, of which this worker may not have heard yet."""
 
-LOCK_CLAIMS = "SELECT pg_advisory_xact_lock(hashtextextended('chatd claims', 0))"
+LOCK_CLAIMS = """
+SELECT set_config('lock_timeout', '2s', true),
+    pg_advisory_xact_lock(hashtextextended('chatd claims', 0))
+"""
 """Those that count a provider's running turns take turns, so that they do not pass a limit."""
 
-CLAIM_LIMITED = f"""
-{_BUSY}, room AS (
+ROOM = """room AS (
     SELECT p.id, p.max_concurrent_turns - count(r.id) AS turns
     FROM model_providers p LEFT JOIN model_configs m ON m.provider_id = p.id
         LEFT JOIN turns r ON r.model_config_id = m.id AND r.status IN ('running', 'interrupting')
     WHERE p.max_concurrent_turns IS NOT NULL AND p.deleted_at IS NULL GROUP BY p.id
-), waiting AS (
-    SELECT t.id, t.pending_at, room.id AS provider, room.turns AS room, {_RANK}
-    FROM {_WAITING} JOIN chats c ON c.id = t.chat_id
+)"""
+
+CLAIMABLE = """JOIN chats c ON c.id = t.chat_id
         LEFT JOIN model_configs m ON m.id = t.model_config_id
         LEFT JOIN room ON room.id = m.provider_id
     WHERE t.status = 'pending' AND NOT (SELECT claims_paused FROM policy_state)
         AND NOT c.archived AND c.deleted_at IS NULL AND coalesce(room.turns, 1) > 0
+        AND NOT EXISTS (SELECT 1 FROM users u WHERE u.id = t.owner_id AND u.suspended)"""
+"""Which of the turns `t` a worker could claim; `ROOM` comes before it."""
+
+CLAIM_LIMITED = f"""
+{_BUSY}, {ROOM}, waiting AS (
+    SELECT t.id, t.owner_id, t.pending_at, room.id AS provider, room.turns AS room, {_PLACE},
+        {_BUSY_TURNS} AS busy, {_BUSY_TURNS}
+        + row_number() OVER (PARTITION BY t.owner_id, room.id ORDER BY t.pending_at) AS share
+    FROM {_WAITING} {CLAIMABLE}
 ), seated AS (
-    SELECT *, row_number() OVER (PARTITION BY provider ORDER BY rank, place, pending_at) AS seat
-    FROM waiting WHERE $4::int = 0 OR rank <= $4
+    SELECT *, row_number() OVER (PARTITION BY provider ORDER BY share, place, pending_at) AS seat
+    FROM waiting WHERE $4::int = 0 OR share <= $4
 ), ranked AS (
-    SELECT * FROM seated WHERE room IS NULL OR seat <= room
+    SELECT id, pending_at, place,
+        busy + row_number() OVER (PARTITION BY owner_id ORDER BY pending_at) AS rank
+    FROM seated WHERE room IS NULL OR seat <= room
     ORDER BY rank, place, pending_at LIMIT 256
 {_CLAIMED}
 """
 """The same for providers with limits, run under `LOCK_CLAIMS`. What has to wait for a provider is
-left out before anything is ranked: it holds up nobody, not even its owner's other turns."""
+left out before anything is ranked: it holds up nobody, not even its owner's other turns. Share: how
+many turns its owner would have running if all their others were another provider's."""
 
 SERVER_ROW = """
     jsonb_build_object('id', s.id, 'slug', s.slug, 'display_name', s.display_name,

@@ -150,7 +150,8 @@ class Turn(Row, table=True):
 
     id: UUID = primary_id()
     chat_id: UUID = Field(foreign_key="chats.id", ondelete="CASCADE")
-    owner_id: UUID = Field(foreign_key="users.id", ondelete="CASCADE")
+    owner_id: UUID
+    """The chat's, which has the foreign key."""
     status: str
     kind: str = Field(default="message", sa_column_kwargs={"server_default": "message"})
     position: int | None = Field(
@@ -202,7 +203,7 @@ class ChatMessage(Row, table=True):
     turn_id: UUID = Field(foreign_key="turns.id", ondelete="CASCADE")
     step: int
     position: int
-    created_by: UUID | None = Field(default=None, foreign_key="users.id", ondelete="SET NULL")
+    created_by: UUID | None = None
     model_config_id: UUID | None = None
     role: str
     content: list[dict[str, Any]] = verbatim_json()
