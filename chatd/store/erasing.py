@@ -115,10 +115,7 @@ async def delete_chats(db: Database, owner_id: UUID) -> AsyncGenerator[Changed]:
 
 
 async def erase_user(db: Database, user_id: UUID) -> None:
-    """Of a suspended user whose chats are deleted. Raises `NotFound`.
-
-    Foreign keys to users have few indexes, so this last step takes as long as it takes.
-    """
+    """Of a suspended user whose chats are deleted. Raises `NotFound`."""
     for statement in (REMOVE_CHATS, REMOVE_FILES):
         while await db.fetch(statement, user_id):
             continue
