@@ -9,13 +9,13 @@ from sqlalchemy import text
 
 from chatd.core.reasons import SENTENCES, Reason
 from chatd.core.servers import McpServer
-from chatd.core.situation import Situation, unauthorised
+from chatd.core.situation import Situation
 from chatd.core.tools import OfferedTool
 from chatd.store import hot
 from chatd.store.audit import note_approval
 from chatd.store.db import Database, fetch_within, load
 from chatd.store.items import close_item, lock_item
-from chatd.store.loading import TurnLoader
+from chatd.store.loading import TurnLoader, to_situation
 from chatd.store.versions import bump
 
 BATCH = 100
@@ -112,20 +112,12 @@ def _approval(row: Any, loader: TurnLoader) -> Approval:
     tool = OfferedTool(
         data["tool_name"], data["original_name"], "", {}, server_id=UUID(data["server_id"])
     )
-    situation = Situation(
-        selected_ids=frozenset(row["mcp_server_ids"]),
-        plan_mode=row["plan_mode"] == "plan",
-        is_child=row["parent_chat_id"] is not None,
-        explore=row["mode"] == "explore",
-        group_ids=frozenset(row["group_ids"]),
-        unauthorised_ids=unauthorised(servers),
-    )
     return Approval(
         item_id=row["id"],
         chat_id=row["chat_id"],
         owner_id=row["owner_id"],
         tool=tool,
         servers={server.id: server for server in servers},
-        situation=situation,
+        situation=to_situation(row, servers),
         policy_version=row["policy_version"],
     )

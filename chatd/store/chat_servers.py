@@ -7,11 +7,11 @@ from uuid import UUID
 
 from chatd.core.errors import NotFound
 from chatd.core.servers import McpServer
-from chatd.core.situation import Situation, unauthorised
+from chatd.core.situation import Situation
 from chatd.core.tools import JsonObject
 from chatd.store import hot
 from chatd.store.db import Database, load
-from chatd.store.loading import to_server
+from chatd.store.loading import to_server, to_situation
 from chatd.store.secrets import KeyRing
 
 CHAT_SERVERS = f"""
@@ -51,16 +51,8 @@ async def load_chat_servers(
         raise NotFound
     rows = cast(Iterable[dict[str, Any]], load(row["servers"]) or ())
     servers = tuple(to_server(server, keys) for server in rows)
-    situation = Situation(
-        selected_ids=frozenset(row["mcp_server_ids"]),
-        plan_mode=row["plan_mode"] == "plan",
-        is_child=row["parent_chat_id"] is not None,
-        explore=row["mode"] == "explore",
-        group_ids=frozenset(row["group_ids"]),
-        unauthorised_ids=unauthorised(servers),
-    )
     return ChatServers(
-        situation=situation,
+        situation=to_situation(row, servers),
         dynamic_tools=load(row["dynamic_tools"]),
         root_chat_id=row["root_chat_id"] or chat_id,
         servers=servers,

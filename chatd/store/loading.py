@@ -21,6 +21,7 @@ from chatd.core.servers import (
     UnusableAuth,
     UserAuth,
 )
+from chatd.core.situation import Situation, unauthorised
 from chatd.core.tools import ToolCall
 from chatd.core.work import Claim, JournalEntry, LoadedTurn, StoredMessage
 from chatd.store import hot
@@ -154,6 +155,18 @@ def _api_key(row: Any, keys: KeyRing) -> SecretStr | None:
         table=PROVIDER_TABLE,
         column="api_key",
         row_id=row["provider_id"],
+    )
+
+
+def to_situation(row: Any, servers: Iterable[McpServer]) -> Situation:
+    """How a chat, or the turn whose servers and plan mode the row has, stands to these servers."""
+    return Situation(
+        selected_ids=frozenset(row["mcp_server_ids"]),
+        plan_mode=row["plan_mode"] == "plan",
+        is_child=row["parent_chat_id"] is not None,
+        explore=row["mode"] == "explore",
+        group_ids=frozenset(row["group_ids"]),
+        unauthorised_ids=unauthorised(servers),
     )
 
 

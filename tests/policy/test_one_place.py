@@ -14,7 +14,8 @@ DECIDING = {
     "trust_annotations",
     "group_ids",
     "in_plan",
-    "only_planning",
+    "only_in_plan_mode",
+    "tool_settings",
 }
 """Attributes of a server, a tool or a situation that say whether a tool may be used."""
 

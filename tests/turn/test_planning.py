@@ -211,9 +211,8 @@ async def test_a_plan_turn_plans_and_another_does_not(bench: Bench) -> None:
     assert refused == "tool not offered: propose_plan"
 
 
-async def test_the_overlay_and_the_administrators_words_stand_above_users_and_servers(
-    bench: Bench,
-) -> None:
+async def let_plan(bench: Bench) -> None:
+    """The server may be used while planning."""
     url = (await one(bench.seed.db, "SELECT url FROM mcp_server_configs"))["url"]
     await change_server(
         bench.seed.db,
@@ -222,6 +221,12 @@ async def test_the_overlay_and_the_administrators_words_stand_above_users_and_se
         availability="default_on",
         allow_in_plan_mode=True,
     )
+
+
+async def test_the_overlay_and_the_administrators_words_stand_above_users_and_servers(
+    bench: Bench,
+) -> None:
+    await let_plan(bench)
     async with bench.seed.db.transaction() as session:
         value = {"text": "Plans have three steps."}
         await write_setting(session, "plan_mode_instructions", value, bench.seed.actor.user_id)
@@ -239,14 +244,7 @@ async def test_the_overlay_and_the_administrators_words_stand_above_users_and_se
 async def test_a_planning_sub_agent_reports_and_has_no_servers_plans_or_questions(
     bench: Bench,
 ) -> None:
-    url = (await one(bench.seed.db, "SELECT url FROM mcp_server_configs"))["url"]
-    await change_server(
-        bench.seed.db,
-        bench.server_id,
-        url=url,
-        availability="default_on",
-        allow_in_plan_mode=True,
-    )
+    await let_plan(bench)
     spawn = {"type": "general", "prompt": "/tools\n/messages"}
     await planning(bench, f"/call spawn_agent {orjson.dumps(spawn).decode()}")
     child = await bench.seed.claim()
