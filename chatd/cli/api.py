@@ -36,8 +36,13 @@ def api(
     metrics_port: Annotated[
         int | None, typer.Option(help="Port of /metrics, 0 for none; CHATD_METRICS_PORT.")
     ] = None,
+    fd: Annotated[
+        int | None,
+        typer.Option(min=0, help="A socket that listens already, instead of host and port."),
+    ] = None,
 ) -> None:
     """Answer HTTP until SIGTERM."""
+    sockets = None if fd is None else [_listening(fd)]
     changed = {"host": host, "port": port, "metrics_port": metrics_port}
     settings = load(Settings)
     settings = settings.model_copy(
@@ -49,14 +54,23 @@ def api(
             stack.callback(telemetry.serve_metrics(settings.metrics_host, settings.metrics_port))
         if settings.otel_endpoint:
             stack.callback(telemetry.start_tracing("chatd-api"))
-        serve(settings)
+        serve(settings, sockets)
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, sockets: list[socket.socket] | None = None) -> None:
     """Until SIGTERM or SIGINT. Raises `OtherKey` before anything is opened."""
     asyncio.run(check_keys(settings.database_url.get_secret_value(), KeyRing(settings.keys())))
     app = create_app(settings)
-    Server(server_config(app, settings), app.state.drain, settings.drain_delay_seconds).run()
+    server = Server(server_config(app, settings), app.state.drain, settings.drain_delay_seconds)
+    server.run(sockets)
+
+
+def _listening(fd: int) -> socket.socket:
+    """What another process opened for us: socket activation, as systemd calls it."""
+    try:
+        return socket.socket(fileno=fd)
+    except OSError as error:
+        raise typer.BadParameter(f"{fd} is no socket: {error.strerror}.") from None
 
 
 def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:

@@ -12,9 +12,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from typer.testing import CliRunner
 
+from chatd.cli.main import app
 from chatd.dev.children import Child, Spec, start_child
-from chatd.dev.ports import free_port
+from chatd.dev.ports import free_port, listen
 from chatd.dev.valkey import Valkey
 from tests.cli.commands import Chatd
 from tests.waiting import until
@@ -42,16 +44,18 @@ class Api:
 
 @asynccontextmanager
 async def started(folder: Path, environment: dict[str, Any]) -> AsyncGenerator[Api]:
-    port, metrics_port = free_port(), free_port()
-    options = ("--port", str(port), "--metrics-port", str(metrics_port))
-    child = start_child(
-        Spec(
-            [sys.executable, "-c", RUN, "api", *options],
-            log=folder / "api.log",
-            env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+    metrics_port = free_port()
+    with listen() as door:
+        url = f"http://127.0.0.1:{door.getsockname()[1]}"
+        options = ("--fd", str(door.fileno()), "--metrics-port", str(metrics_port))
+        child = start_child(
+            Spec(
+                [sys.executable, "-c", RUN, "api", *options],
+                log=folder / "api.log",
+                env={"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+                keep_open=(door.fileno(),),
+            )
         )
-    )
-    url = f"http://127.0.0.1:{port}"
     try:
         async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=20) as http:
             api = Api(child, http, f"http://127.0.0.1:{metrics_port}/metrics")
@@ -168,3 +172,9 @@ def test_a_port_that_is_taken_is_said(
     result = chatd(*words, fails=True, **settings)
     assert "in use" in result.stderr
     assert "database" not in result.stderr
+
+
+def test_a_descriptor_that_is_no_socket_is_said() -> None:
+    result = CliRunner().invoke(app, ["api", "--fd", "0"])
+    assert result.exit_code == 2
+    assert "0 is no socket" in result.stderr

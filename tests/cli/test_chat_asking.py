@@ -248,7 +248,7 @@ def test_the_first_interrupt_stops_the_turn(dev: Dev) -> None:
 
 
 def test_the_second_interrupt_leaves(dev: Dev) -> None:
-    (api,) = dev.processes("/chatd api --port")
+    (api,) = dev.processes("/chatd api --fd")
     with Terminal.running("chat", "--data-dir", dev.data, "/hang 60") as terminal:
         terminal.expect("thinking")
         api.suspend()  # nobody hears the first one

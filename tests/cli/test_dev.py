@@ -89,7 +89,7 @@ def test_only_the_administrators_token_may_administer(shared_dev: Dev) -> None:
 
 
 def test_api_and_workers_are_processes_with_a_name(shared_dev: Dev) -> None:
-    assert len(shared_dev.processes("/chatd api --port")) == 1
+    assert len(shared_dev.processes("/chatd api --fd")) == 1
     assert len(shared_dev.processes("/chatd worker")) == 1
 
 
@@ -111,7 +111,6 @@ def test_a_second_one_in_the_same_folder_is_refused(shared_dev: Dev) -> None:
 
 def test_a_taken_port_is_named(data: Path) -> None:
     with listen() as taken:
-        taken.listen()
         port = taken.getsockname()[1]
         refused = run("dev", "--port", str(port), "--data-dir", data)
     assert refused.returncode == 1

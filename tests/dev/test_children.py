@@ -130,10 +130,8 @@ def test_a_free_port_is_none_the_kernel_hands_out() -> None:
 
 
 def test_a_taken_port_is_refused_if_it_was_asked_for() -> None:
-    with listen() as taken:
-        taken.listen()
-        with pytest.raises(OSError, match="in use"):
-            listen(taken.getsockname()[1])
+    with listen() as taken, pytest.raises(OSError, match="in use"):
+        listen(taken.getsockname()[1])
 
 
 def test_what_a_user_may_do_is_asked_of_the_kernel() -> None:

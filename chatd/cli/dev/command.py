@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ from chatd.core.errors import ChatdError
 from chatd.dev.binaries import NoBinary
 from chatd.dev.children import Child, ChildFailed, wait_until_ready
 from chatd.dev.lock import InUse
-from chatd.dev.ports import free_port, listen
+from chatd.dev.ports import listen
 from chatd.dev.stack import Stack, start_stack
 from chatd.settings import parse_keys
 from chatd.store import migrations
@@ -87,45 +88,48 @@ async def _until_stopped(port: int, data_dir: Path, workers: int) -> None:
 
 
 async def _work(port: int, data_dir: Path, workers: int, running: list[Processes]) -> None:
-    given = Surroundings()
     async with occupy(data_dir) as home:
-        port = _usable(port)
-        say("Starting services …")
-        async with _stack(home, given) as stack:
-            description = await _prepare(home, given, stack, port)
-            environment = given.environment(
-                database_url=stack.database_url,
-                redis_url=stack.redis_url,
-                encryption_keys=given.chatd_encryption_keys or home.encryption_keys(),
-                url=description.url,
-            )
-            processes = Processes(environment, home.logs, lock=home.lock)
-            running.append(processes)
-            try:
-                api = processes.start("api", "api", "--port", str(port))
-                for number in range(1, workers + 1):
-                    processes.start(f"worker-{number}", "worker", "--metrics-port", "0")
-                await _ready(api, description.url)
-                processes.keep()
-                home.describe(description)
-                say(_welcome(description, home))
-                await asyncio.Event().wait()
-            finally:
-                home.forget()
-                await processes.stop()
+        # Listens from here on: else somebody takes the port before api is there.
+        with _door(port) as door:
+            await _serve(home, door, workers, running)
 
 
-def _usable(port: int) -> int:
-    if port == 0:
-        return free_port()
+async def _serve(home: Home, door: socket.socket, workers: int, running: list[Processes]) -> None:
+    given = Surroundings()
+    say("Starting services …")
+    async with _stack(home, given) as stack:
+        description = await _prepare(home, given, stack, door.getsockname()[1])
+        environment = given.environment(
+            database_url=stack.database_url,
+            redis_url=stack.redis_url,
+            encryption_keys=given.chatd_encryption_keys or home.encryption_keys(),
+            url=description.url,
+        )
+        processes = Processes(environment, home.logs, lock=home.lock)
+        running.append(processes)
+        try:
+            listening = door.fileno()
+            api = processes.start("api", "api", "--fd", str(listening), opened=(listening,))
+            for number in range(1, workers + 1):
+                processes.start(f"worker-{number}", "worker", "--metrics-port", "0")
+            await _ready(api, description.url)
+            processes.keep()
+            home.describe(description)
+            say(_welcome(description, home))
+            await asyncio.Event().wait()
+        finally:
+            home.forget()
+            await processes.stop()
+
+
+def _door(port: int) -> socket.socket:
     try:
-        listen(port).close()
+        return listen(port)
     except OSError as error:
         raise CannotStart(
             f"Port {port} cannot be used: {error.strerror}.",
             detail="Choose another one with --port; 0 picks a free one.",
         ) from None
-    return port
 
 
 @asynccontextmanager

@@ -35,8 +35,8 @@ class Processes:
         self._children: dict[str, Child] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self, name: str, *arguments: str) -> Child:
-        """Start `chatd ARGUMENTS…`; its log of the last time is kept as `.old`."""
+    def start(self, name: str, *arguments: str, opened: tuple[int, ...] = ()) -> Child:
+        """Start `chatd ARGUMENTS…` with those descriptors; its last log is kept as `.old`."""
         log = self._logs / f"{name}.log"
         if log.exists():
             log.replace(log.with_suffix(".log.old"))
@@ -47,7 +47,7 @@ class Processes:
             log=log,
             env=self._environment,
             grace=GRACE_S,
-            keep_open=(self._lock,),
+            keep_open=(self._lock, *opened),
         )
         self._children[name] = start_child(spec)
         return self._children[name]
