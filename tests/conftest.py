@@ -1,25 +1,36 @@
 """What every test may ask for: real services, started once, and a database of its own."""
 
 import asyncio
+import gc
 import shutil
 import tempfile
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
 
+from chatd import memory
 from chatd.dev.postgres import Postgres
 from chatd.dev.served import Served
 from chatd.dev.stack import start_demo_mcp, start_model
 from chatd.dev.valkey import Valkey
 from chatd.store import migrations
 from chatd.store.db import Database
+from tests.databases import Databases
 from tests.seed import Seed, make_seed
 
 _MEMORY = Path("/dev/shm")
 _ROOM = 2 << 30
+
+
+# Else the collector goes through all modules again and again while they are imported.
+gc.set_threshold(100_000, 20, 20)
+
+
+def pytest_collection_finish() -> None:
+    """The pace of a process that serves: as a worker's and a front door's."""
+    memory.settle()
 
 
 @pytest.fixture(scope="session")
@@ -55,12 +66,16 @@ def valkey(services_folder: Path) -> Generator[Valkey]:
     asyncio.run(server.stop())
 
 
+@pytest.fixture(scope="session")
+def databases(postgres: Postgres) -> Databases:
+    return Databases(postgres)
+
+
 @pytest.fixture
-async def empty_database(postgres: Postgres) -> AsyncGenerator[str]:
-    """The URL of a database without tables; it is dropped afterwards."""
-    name = f"test_{uuid4().hex}"
-    yield await postgres.create_database(name)
-    await postgres.drop_database(name)
+async def empty_database(databases: Databases) -> AsyncGenerator[str]:
+    """The URL of a database without tables, of this test's own."""
+    async with databases.copied("template1") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -77,11 +92,10 @@ def migrated_database(postgres: Postgres) -> str:
 
 
 @pytest.fixture
-async def database_url(postgres: Postgres, migrated_database: str) -> AsyncGenerator[str]:
-    """The URL of a migrated database of this test's own; it is dropped afterwards."""
-    name = f"test_{uuid4().hex}"
-    yield await postgres.create_database(name, template=migrated_database)
-    await postgres.drop_database(name)
+async def database_url(databases: Databases, migrated_database: str) -> AsyncGenerator[str]:
+    """The URL of a migrated database of this test's own."""
+    async with databases.copied(migrated_database) as url:
+        yield url
 
 
 @pytest.fixture

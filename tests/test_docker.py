@@ -15,10 +15,11 @@ from compose_spec import PyCompose
 from chatd import telemetry
 from chatd.dev.ports import free_port
 from chatd.settings import Settings
+from tests.starting import RUN
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKER = ROOT / "docker"
-CHATD = [sys.executable, "-c", "from chatd.cli.main import app; app()"]
+CHATD = [sys.executable, "-c", RUN]
 
 
 @pytest.fixture(scope="module")

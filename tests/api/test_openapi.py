@@ -159,6 +159,7 @@ def check_operation(running: Running, operation: Any, mode: GenerationMode) -> N
         check()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_whatever_is_sent_the_answer_is_a_documented_one(
     running: Running, mode: GenerationMode
@@ -175,7 +176,12 @@ def _order(operation: Any) -> int:
 def test_the_document_says_what_a_client_needs(running: Running) -> None:
     document = running.app.openapi()
     assert "HTTPValidationError" not in document["components"]["schemas"]
-    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["bearer"]["scheme"] == "bearer"
+    assert (schemes["session"]["in"], schemes["session"]["name"]) == (
+        "cookie",
+        "__Host-chatd_session",
+    )
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             what = f"{method} {path}"
@@ -183,7 +189,7 @@ def test_the_document_says_what_a_client_needs(running: Running) -> None:
             assert operation["tags"], what
             assert "422" not in operation["responses"], what
             if path.startswith(BASE):
-                assert operation["security"] == [{"bearer": []}], what
+                assert operation["security"] == [{"bearer": []}, {"session": []}], what
                 refusals = {"400", "401", "413", "503"} & set(operation["responses"])
                 assert len(refusals) == 4, what
     for name in ("ChatBody", "MessageBody", "ServerBody", "ConfigBody", "ProviderBody"):

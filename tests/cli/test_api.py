@@ -19,9 +19,9 @@ from chatd.dev.children import Child, Spec, start_child
 from chatd.dev.ports import free_port, listen
 from chatd.dev.valkey import Valkey
 from tests.cli.commands import Chatd
+from tests.starting import RUN
 from tests.waiting import until
 
-RUN = "from chatd.cli.main import app; app()"
 BASE = "/api/experimental"
 
 

@@ -15,7 +15,11 @@ import pytest
 from chatd.dev.ports import listen
 from chatd.dev.served import Served
 from chatd.dev.stack import start_model
+from chatd.dev.valkey import Valkey
 from tests.cli.running import Dev, run
+
+PLANS = {"allow_in_plan_mode": True}
+"""What an administrator changes."""
 
 
 def texts(events: Sequence[dict[str, Any]]) -> str:
@@ -118,62 +122,52 @@ def test_a_taken_port_is_named(data: Path) -> None:
     assert not (data / "postgres").exists()
 
 
-def test_a_crashed_worker_is_started_again(data: Path) -> None:
-    with Dev.started(data) as dev:
-        (worker,) = dev.processes("/chatd worker")
-        worker.kill()
-        dev.wait_for("worker-1 ended by signal 9; starting it again")
-        assert texts(dev.ask("/say still here")) == "still here"
+def test_a_crashed_worker_is_started_again(shared_dev: Dev) -> None:
+    (worker,) = shared_dev.processes("/chatd worker")
+    worker.kill()
+    shared_dev.wait_for("worker-1 ended by signal 9; starting it again")
+    assert texts(shared_dev.ask("/say still here")) == "still here"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_everything_it_started(data: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_everything_and_the_next_start_finds_it_again(data: Path) -> None:
     with Dev.started(data, "--workers", "2") as dev:
         assert len(dev.processes("/chatd worker")) == 2
-        assert dev.stop(number) == 0
+        first, chat = dev.described(), dev.ask("/say before")[0]["id"]
+        with dev.http(admin=True) as admin:
+            change = admin.patch(f"/mcp/servers/{demo(dev)['id']}", json=PLANS)
+            assert change.is_success, change.text
+        assert dev.stop(signal.SIGTERM) == 0
     assert not (data / "dev.json").exists()
+    with Dev.started(data) as dev:
+        second = dev.described()
+        with dev.http() as http:
+            messages = http.get(f"/chats/{chat}/messages").json()["messages"]
+        assert demo(dev) == demo(dev) | PLANS | {"url": second["demo_mcp_url"]}
+        assert texts(dev.ask('/call demo__add {"a":2,"b":3}\n/echo')) == "5"
+        assert dev.stop(signal.SIGINT) == 0
+    assert not (data / "dev.json").exists()
+    assert second["member_token"] == first["member_token"]
+    assert [message["role"] for message in messages] == ["assistant", "user"]
 
 
-def test_nothing_outlives_it_when_it_is_killed(data: Path) -> None:
+def demo(dev: Dev) -> dict[str, Any]:
+    """The demo server's config."""
+    with dev.http(admin=True) as http:
+        (server,) = http.get("/mcp/servers").json()
+    return server
+
+
+def test_after_a_kill_nothing_is_left_and_a_real_model_may_take_over(
+    data: Path, other_model: Served
+) -> None:
     with Dev.started(data) as dev:
         descendants = dev.descendants()
         dev.process.kill()
-        _, alive = psutil.wait_procs(descendants, timeout=20)
-    assert alive == []
-
-
-def test_a_second_start_finds_the_data_and_the_tokens_again(data: Path) -> None:
-    with Dev.started(data) as dev:
-        first = dev.described()
-        chat = dev.ask("/say before")[0]["id"]
-        with dev.http(admin=True) as admin:
-            (server,) = admin.get("/mcp/servers").json()
-            patch = {"allow_in_plan_mode": True}
-            assert admin.patch(f"/mcp/servers/{server['id']}", json=patch).is_success
-    with Dev.started(data) as dev:
-        second = dev.described()
-        with dev.http(admin=True) as admin:
-            (server,) = admin.get("/mcp/servers").json()
-        with dev.http() as member:
-            messages = member.get(f"/chats/{chat}/messages").json()["messages"]
-        assert texts(dev.ask('/call demo__add {"a":2,"b":3}\n/echo')) == "5"
-    assert second["member_token"] == first["member_token"]
-    assert [message["role"] for message in messages] == ["assistant", "user"]
-    assert (server["url"], server["allow_in_plan_mode"]) == (second["demo_mcp_url"], True)
-
-
-def test_a_start_after_a_kill_does_not_trip_over_what_was_left(data: Path) -> None:
-    with Dev.started(data) as dev:
-        dev.process.kill()
-    with Dev.started(data) as dev:
-        assert texts(dev.ask("/say again")) == "again"
-
-
-def test_a_real_model_takes_the_place_of_the_scripted_one(data: Path, other_model: Served) -> None:
-    with Dev.started(data):
-        pass
     elsewhere = {"OPENAI_BASE_URL": other_model.url, "OPENAI_MODEL": "scripted-model"}
+    # It does not trip over those that are still about to end.
     with Dev.started(data, OPENAI_API_KEY="any", **elsewhere) as dev:
+        _, alive = psutil.wait_procs(descendants, timeout=20)
+        assert alive == []
         assert dev.described()["model_url"] == other_model.url
         with dev.http() as http:
             (provider,) = http.get("/chats/models").json()["providers"]
@@ -185,15 +179,9 @@ def test_a_real_model_takes_the_place_of_the_scripted_one(data: Path, other_mode
         assert texts(dev.ask("/say from here")) == "from here"
 
 
-def test_services_that_have_a_url_are_not_started(data: Path, shared_dev: Dev) -> None:
-    there = shared_dev.described()
-    given = {name: there[f"{name}_url"] for name in ("database", "redis")}
-    keys = (shared_dev.data / "encryption-keys").read_text()
-    with Dev.started(
-        data,
-        CHATD_DATABASE_URL=given["database"],
-        CHATD_REDIS_URL=given["redis"],
-        CHATD_ENCRYPTION_KEYS=keys,
-    ) as dev:
+def test_services_that_have_a_url_are_not_started(
+    data: Path, environment: dict[str, str], valkey: Valkey
+) -> None:
+    with Dev.started(data, CHATD_REDIS_URL=valkey.url, **environment) as dev:
         assert dev.processes("valkey-server") == dev.processes("bin/postgres") == []
-        assert dev.described()["database_url"] == there["database_url"]
+        assert dev.described()["database_url"] == environment["CHATD_DATABASE_URL"]
