@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 from chatd import logs
 from chatd.core.errors import Unavailable
 from chatd.core.reasons import Reason
-from chatd.policy.tools import tool_refusal
+from chatd.policy.pins import withdrawn
+from chatd.policy.tools import Served, tool_refusal
 from chatd.queue import POLICY, Listener, Wakes
 from chatd.store.approvals import Approval, deny_refused, find_approvals
 from chatd.store.db import Database
@@ -88,7 +89,12 @@ class Approvals:
 
 
 def _refusal(approval: Approval) -> Reason | None:
-    return tool_refusal(approval.tool, approval.servers, approval.situation)
+    server = approval.server
+    gone = server is not None and withdrawn(
+        server.tool_changes, as_pinned=approval.as_pinned, shared=approval.shared
+    )
+    served: Served | None = {} if gone else None
+    return tool_refusal(approval.tool, approval.servers, approval.situation, served)
 
 
 class PolicyWatch:

@@ -128,13 +128,15 @@ class CallAnswer(BaseModel):
     summary="What a user would be offered of a server",
 )
 async def preview_server(
-    server: ServerId, body: PreviewBody, actor: Admin, parts: PartsDep
+    request: Request, server: ServerId, body: PreviewBody, actor: Admin, parts: PartsDep
 ) -> Response:
-    """A dry run of the decision that turns make. Asks the server on that user's behalf."""
-    found = await load_server(parts.db, parts.keys, server)
+    """A dry run of the decision that turns make. Asks the server on that user's behalf, so it is
+    noted in the audit log before."""
+    found = await load_server(parts.db, parts.keys, server, body.user_id)
     groups = await load_group_ids(parts.db, body.user_id)
     if groups is None:
         raise _no_such_user()
+    await _note(by(request, actor), parts, found, "preview", body.model_dump(mode="json"))
     situation = Situation(
         selected_ids=frozenset({found.id} if body.selected else ()),
         plan_mode=body.plan_mode,
@@ -166,13 +168,21 @@ async def preview_server(
     summary="Connect to a server now",
 )
 async def try_server(
-    server: ServerId, actor: Admin, parts: PartsDep, body: TrialBody | None = None
+    request: Request,
+    server: ServerId,
+    actor: Admin,
+    parts: PartsDep,
+    body: TrialBody | None = None,
 ) -> Response:
-    """A new connection, past all that is remembered of the server; for at most ten seconds."""
-    found = await load_server(parts.db, parts.keys, server)
+    """A new connection, past all that is remembered of the server; for at most ten seconds. Noted
+    in the audit log before it is made and after it."""
     user_id = body.user_id if body is not None and body.user_id is not None else actor.user_id
+    found = await load_server(parts.db, parts.keys, server, user_id)
     if user_id != actor.user_id and await load_group_ids(parts.db, user_id) is None:
         raise _no_such_user()
+    note = partial(_note, by(request, actor), parts, found, "test")
+    on_behalf = {"user_id": str(user_id)}
+    await note(on_behalf | {"outcome": "sent"})
     began = time.monotonic()
     error = _locked_out(found)
     probed = None
@@ -182,7 +192,9 @@ async def try_server(
         except ServerFailed as failed:
             code = _CODES.get(failed.reason, failed.reason)
             error = {"code": code, "message": failed.message}
-    return json_answer(_found_out(probed) | {"error": error, "duration_ms": _ms(began)})
+    took = {"duration_ms": _ms(began)}
+    await note(on_behalf | {"outcome": error["code"] if error else "connected"} | took)
+    return json_answer(_found_out(probed) | {"error": error} | took)
 
 
 @router.post(
@@ -202,10 +214,11 @@ async def call_tool(
     """Outside of any chat, and noted in the audit log before it is made and after it. What no turn
     may call is refused with 409: there is one decision for everybody. Groups do not count, for no
     user is asking."""
-    found = await load_server(parts.db, parts.keys, server)
+    found = await load_server(parts.db, parts.keys, server, actor.user_id)
     await _check(parts, found, tool, actor.user_id)
-    note = partial(_note, by(request, actor), parts, found, tool, body.arguments)
-    await note({"outcome": "sent"})  # if we die now, it was made all the same
+    note = partial(_note, by(request, actor), parts, found, "trial_call")
+    call = {"tool": tool, "arguments_sha256": arguments_sha256(body.arguments)}
+    await note(call | {"outcome": "sent"})  # if we die now, it was made all the same
     began = time.monotonic()
     result = await parts.sessions.call_tool(
         found,
@@ -223,7 +236,7 @@ async def call_tool(
         "duration_ms": _ms(began),
         "cut": len(result.text.encode()) > MAX_TEXT,
     }
-    await note({name: answer[name] for name in ("outcome", "duration_ms")})
+    await note(call | {name: answer[name] for name in ("outcome", "duration_ms")})
     return json_answer(answer)
 
 
@@ -268,13 +281,9 @@ async def _check(parts: Parts, server: McpServer, tool: str, user_id: UUID) -> N
         raise Conflict(SENTENCES[reason], extra={"reason": reason})
 
 
-async def _note(
-    by: By, parts: Parts, server: McpServer, tool: str, arguments: JsonObject, said: JsonObject
-) -> None:
-    call = {"tool": tool, "arguments_sha256": arguments_sha256(arguments)}
-    target = Target("mcp_server", server.id)
+async def _note(by: By, parts: Parts, server: McpServer, action: str, said: JsonObject) -> None:
     async with parts.db.transaction() as session:
-        audit.record(session, by, "trial_call", target, after=call | said)
+        audit.record(session, by, action, Target("mcp_server", server.id), after=said)
 
 
 def _ms(began: float) -> int:

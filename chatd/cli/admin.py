@@ -17,6 +17,7 @@ from chatd.cli.admin_people import (
     activate_user,
     add_member,
     create_group,
+    link_user,
     list_groups,
     remove_member,
     suspend_user,
@@ -36,6 +37,7 @@ app = typer.Typer(cls=Friendly, no_args_is_help=True, help="People, tokens, mode
 for _command in (
     suspend_user,
     activate_user,
+    link_user,
     create_group,
     list_groups,
     add_member,
@@ -101,8 +103,10 @@ def revoke_token(
     """Revoke a token: it stops working at once."""
 
     async def work(session: AsyncSession) -> None:
-        await tokens.revoke_token(session, token_id)
-        audit.record(session, By(), "revoke", Target("api_token", token_id))
+        owner = await tokens.revoke_token(session, token_id)
+        if owner is not None:
+            told = {"user_id": str(owner)}
+            audit.record(session, By(), "revoke", Target("api_token", token_id), before=told)
 
     in_transaction(load(DatabaseSettings), work)
     say(f"Revoked the token {token_id}.")

@@ -6,18 +6,22 @@ from typing import cast
 REPLACEMENT = "\ufffd"
 _NUL = "\x00"
 
-# Controls, zero-width characters, direction overrides and tags: a person who reviews the text does
-# not see what they do to it.
+# Controls, zero-width characters, fillers, direction overrides and tags: a person who reviews the
+# text does not see what they do to it. All that Unicode calls ignorable, but joiners and selectors.
 INVISIBLE = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e"
-    "\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b"
+    "\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
 )
 
 _ORDERS = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]")
 """To a terminal: colours, and moves that hide what was written before."""
 
-_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{2,}")
-"""One selects how a character looks; a row of them is hidden text."""
+_SELECTOR = "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef"
+_JOINER = "\u200c\u200d"
+_ROW = re.compile(f"[{_SELECTOR}{_JOINER}]{{3,}}|[{_SELECTOR}]{{2,}}|[{_JOINER}]{{2,}}")
+"""One selects how a character looks, or joins it to the next, as in flags; a row of them is hidden
+text."""
 
 
 def is_line(text: str) -> bool:
@@ -51,7 +55,7 @@ def clean(text: str) -> str:
 
 def bare(text: str) -> str:
     """The text as a person sees it, to be kept: clean, without anything invisible."""
-    return _SELECTORS.sub("", INVISIBLE.sub("", _ORDERS.sub("", clean(text))))
+    return _ROW.sub("", INVISIBLE.sub("", _ORDERS.sub("", clean(text))))
 
 
 def clean_json(value: object) -> object:

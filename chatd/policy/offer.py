@@ -84,13 +84,13 @@ def offer(
     """Names and orders the tools of the servers that `select_servers` kept.
 
     Built-in, then external, workspace and the client's own tools, each sorted by name, so that
-    prompts are stable.
+    prompts are stable. Nobody governs a workspace's servers, so while planning none are used.
     A name that is taken already is dropped: nothing may stand in for a tool before it.
     """
     parts = [_offered(_rules(server, plan_mode), _Specs(tuple(specs))) for server, specs in servers]
     dropped = [drop for part in parts for drop in part.dropped]
     external = [tool for part in parts for tool in part.tools]
-    groups = (builtin, external, workspace, dynamic)
+    groups = (builtin, external, () if plan_mode else workspace, dynamic)
     by_name: dict[str, OfferedTool] = {}
     for tool in [tool for group in groups for tool in sorted(group, key=_by_name)]:
         if tool.name in by_name:

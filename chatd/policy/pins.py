@@ -85,3 +85,11 @@ def _decide(
         return tool.spec, "follow" if shared or not known else None
     news = tool.hash != pin.pending_hash and (shared or not pin.pending_hash)
     return (pin.spec if mode == "hold" else None), "flag" if news else None
+
+
+def withdrawn(mode: ToolChanges, *, as_pinned: bool, shared: bool) -> bool:
+    """Whether a tool is known to be served to nobody, though its server is not asked.
+
+    Where users have lists of their own, the change may be another user's: only a fresh list tells.
+    """
+    return mode == "quarantine" and shared and not as_pinned

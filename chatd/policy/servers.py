@@ -1,7 +1,8 @@
 """Which servers a turn may use."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from chatd.core.reasons import Refusal
 from chatd.core.servers import McpServer
@@ -58,6 +59,17 @@ def server_refusal(server: McpServer, situation: Situation) -> Refusal | None:
         return Refusal("unusable_credentials", "auth_type: unusable")
     if server.id in situation.unauthorised_ids:
         return Refusal("auth_required", f"auth_type: {server.auth.type}")
+    return None
+
+
+def missing_account(servers: Mapping[UUID, McpServer], selection: Selection) -> McpServer | None:
+    """A server that no turn may go without, and the user has not connected it."""
+    for drop in selection.dropped:
+        server = servers.get(drop.server_id) if drop.server_id else None
+        if server is None or drop.reason != "auth_required":
+            continue
+        if server.required_auth and server.availability == "force_on":
+            return server
     return None
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from chatd.core.reasons import SENTENCES, Reason
-from chatd.core.servers import McpServer
+from chatd.core.servers import SHARED, McpServer, principal_of
 from chatd.core.situation import Situation
 from chatd.core.tools import OfferedTool
 from chatd.store import hot
@@ -22,9 +22,13 @@ BATCH = 100
 NEW_S = 30
 """An approval is looked at again for so long: its call may have been decided on an older policy."""
 
+_PINS = "SELECT 1 FROM tool_pins p WHERE p.server_id = CAST(i.data->>'server_id' AS uuid)"
+_AS_PINNED = f"""(NOT EXISTS ({_PINS}) OR EXISTS ({_PINS}
+        AND p.tool_name = i.data->>'original_name' AND p.changed_hash IS NULL))"""
+
 _APPROVAL = f"""
 SELECT i.id, i.chat_id, i.owner_id, i.data, t.plan_mode, t.mcp_server_ids, c.parent_chat_id, c.mode,
-    (SELECT version FROM policy_state) AS policy_version,
+    c.root_chat_id, (SELECT version FROM policy_state) AS policy_version, {_AS_PINNED} AS as_pinned,
     ({hot.SERVERS}) AS servers, {hot.GROUPS.format(owner="t.owner_id")} AS group_ids
 FROM open_items i JOIN turns t ON t.id = i.turn_id JOIN chats c ON c.id = i.chat_id
 WHERE i.kind = 'approval' AND i.state = 'open'
@@ -52,6 +56,15 @@ class Approval:
     servers: dict[UUID, McpServer]
     situation: Situation
     policy_version: int
+    as_pinned: bool
+    """The tool's server was last seen to say of it what is pinned."""
+    shared: bool
+    """Everybody's list of that server is the same."""
+
+    @property
+    def server(self) -> McpServer | None:
+        """Whose tool it is."""
+        return self.servers.get(self.tool.server_id) if self.tool.server_id else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,4 +133,16 @@ def _approval(row: Any, loader: TurnLoader) -> Approval:
         servers={server.id: server for server in servers},
         situation=to_situation(row, servers),
         policy_version=row["policy_version"],
+        as_pinned=row["as_pinned"],
+        shared=all(_shared(server, row) for server in servers if server.id == tool.server_id),
     )
+
+
+def _shared(server: McpServer, row: Any) -> bool:
+    principal = principal_of(
+        server,
+        user_id=row["owner_id"],
+        chat_id=row["chat_id"],
+        root_chat_id=row["root_chat_id"] or row["chat_id"],
+    )
+    return principal == SHARED

@@ -135,8 +135,10 @@ async def list_tokens(session: AsyncSession, user_id: UUID) -> list[Token]:
     return sorted(tokens, key=lambda token: token.created_at, reverse=True)
 
 
-async def revoke_token(session: AsyncSession, token_id: UUID, user_id: UUID | None = None) -> bool:
-    """The token stops working with this commit; false when it did before.
+async def revoke_token(
+    session: AsyncSession, token_id: UUID, user_id: UUID | None = None
+) -> UUID | None:
+    """The token stops working with this commit. Answers whose it was; None when it did before.
 
     Raises `NotFound`, also for one that is not this user's.
     """
@@ -146,10 +148,10 @@ async def revoke_token(session: AsyncSession, token_id: UUID, user_id: UUID | No
     if row is None or (user_id is not None and row.user_id != user_id):
         raise NotFound("There is no such token.")
     if row.revoked_at is not None:
-        return False
+        return None
     revoked = update(table).where(col(table.id) == token_id)
     await session.exec(revoked.values(revoked_at=func.clock_timestamp()))
-    return True
+    return row.user_id
 
 
 async def authenticate(db: Database, token_sha256: bytes) -> Actor | None:

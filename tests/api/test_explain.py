@@ -249,6 +249,31 @@ async def test_a_trial_call_answers_and_is_audited_without_its_arguments(
     assert entry["after"] | {"duration_ms": 0} == call | {"outcome": "done", "duration_ms": 0}
 
 
+async def test_who_previews_or_tests_as_whom_is_audited(
+    admin: Person, member: Person, db: Database, demo: Served
+) -> None:
+    server = await add(admin, "demo", demo.url)
+    await preview(admin, server, member, plan_mode=True)
+    await trial(admin, server, {"user_id": str(member.user.id)})
+    (seen,) = await entries(db, "preview")
+    sent, tried = await entries(db, "test")
+    whom = {"user_id": str(member.user.id)}
+    assert seen["after"] == whom | {"plan_mode": True, "is_child": False, "selected": True}
+    assert sent["after"] == whom | {"outcome": "sent"}
+    took = tried["after"]["duration_ms"]
+    assert tried["after"] == whom | {"outcome": "connected", "duration_ms": took}
+    for entry in (seen, sent, tried):
+        told = (entry["actor_id"], entry["target_type"], entry["target_id"])
+        assert told == (admin.user.id, "mcp_server", server)
+
+
+async def test_a_test_that_fails_is_audited_with_its_error(admin: Person, db: Database) -> None:
+    server = await add(admin, "gone", "http://127.0.0.1:9/mcp")
+    await trial(admin, server)
+    _, tried = await entries(db, "test")
+    assert tried["after"]["outcome"] == "unreachable"
+
+
 async def test_a_trial_call_is_audited_before_it_leaves(admin: Person, db: Database) -> None:
     noted: list[str] = []
 

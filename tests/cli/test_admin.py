@@ -73,6 +73,10 @@ def test_a_token_is_created_listed_and_revoked(chatd: Chatd, database_url: str) 
     chatd("admin", "revoke-token", found[0])
     assert holder(database_url, made.stdout) is None
     assert "revoked" in chatd("admin", "list-tokens", "ada").stdout
+    chatd("admin", "revoke-token", found[0])
+    sql = """SELECT l.before = jsonb_build_object('user_id', u.id) AS told
+        FROM audit_log l, users u WHERE l.action = 'revoke'"""
+    assert [row["told"] for row in rows(database_url, sql)] == [True]
 
 
 def test_a_token_can_live_for_ever(chatd: Chatd) -> None:

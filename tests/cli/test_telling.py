@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from chatd.cli.chat.conversation import Event
+from chatd.cli.chat.events import Event
 from chatd.cli.chat.telling import Telling
 
 
@@ -126,6 +126,19 @@ def test_calls_and_results_stand_on_lines_of_their_own() -> None:
     assert page.written == 'Let me see.\n→ t {"a":1}\n→ t {}\n← t no\n← t x y [image/png]\n'
 
 
+def test_a_call_that_says_what_it_is_for_is_shown_by_that() -> None:
+    page = Page()
+    telling = Telling(page)
+    started = {"type": "tool-call", "tool_call_id": "1", "args_delta": "", "tool_name": "t"}
+    label = {"type": "tool-call", "tool_call_id": "1", "args_delta": "", "intent": "adding up"}
+    for part in (started, label):
+        telling.take(Event("message_part", {"role": "assistant", "part": part}))
+    assert page.waits == ["calling t", "adding up"]
+    telling.take(message(2, "assistant", {**call("1"), "intent": "adding up"}, call("2")))
+    assert page.waits[-1] == "running adding up, t"
+    assert page.written == "→ adding up: t {}\n→ t {}\n"
+
+
 def planning(name: str, args: str) -> dict[str, Any]:
     return {**call("1", args), "tool_name": name}
 
@@ -180,6 +193,7 @@ def test_what_is_no_part_of_the_answer_is_an_aside() -> None:
     error = {"message": "Rate limited.", "kind": "rate_limit"}
     retry = {"attempt_number": 1, "delay_ms": 1500, "error": error}
     telling.take(Event("notice", {"code": "unreachable", "message": "No tools from x."}))
+    telling.take(Event("notice", {"code": "c", "message": "Connect x.", "connect_url": "/x"}))
     log = {"code": "server_log", "logger": "demo", "message": "line 1\nline 2"}
     telling.take(Event("notice", log))
     telling.take(Event("notice", {"code": "compacting", "message": "Summing up."}))
@@ -187,6 +201,7 @@ def test_what_is_no_part_of_the_answer_is_an_aside() -> None:
     telling.take(Event("chat_error", {"error": error}))
     assert page.written == (
         "[Note: No tools from x.]\n"
+        "[Note: Connect x. /x]\n"
         "[demo: line 1 line 2]\n"
         "[Summing up.]\n"
         "[Rate limited. Again in 1.5 s.]\n"

@@ -6,7 +6,7 @@ import orjson
 import pytest
 from hypothesis import given, strategies as st
 
-from chatd.core.text import REPLACEMENT, clean, clean_json, holds
+from chatd.core.text import REPLACEMENT, bare, clean, clean_json, holds
 from chatd.core.times import rfc3339
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=[]))
@@ -38,6 +38,11 @@ def test_text_that_can_be_held_is_left_alone(text: str) -> None:
 )
 def test_what_cannot_be_held_is_replaced(text: str, cleaned: str) -> None:
     assert clean(text) == cleaned
+
+
+@pytest.mark.parametrize("text", ["🏳️‍🌈", "👩‍❤️‍💋‍👨", "می‌خواهم", "क्‍ष", "葛\U000e0100"])
+def test_what_a_script_or_a_flag_needs_is_left_alone(text: str) -> None:
+    assert bare(text) == text
 
 
 def test_every_string_of_a_value_is_cleaned() -> None:

@@ -13,7 +13,8 @@ from tests.e2e.client import Client, at_once, call
 from tests.e2e.fleet import Fleet, add_model, registered, scripted_model
 from tests.e2e.view import text_of
 from tests.mcp.peer import ADD, DISCOVERED, Peer, result
-from tests.outbound.raw_server import Exchange, serving
+from tests.outbound.raw_server import Exchange, RawServer, serving
+from tests.waiting import soon
 
 MODEL_KEY = "sk-canary-model-3f9d1c7b5a"
 TOOL_KEY = "canary-tool-8e2b6d4f0a"
@@ -48,16 +49,23 @@ WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
 async def test_secrets_are_in_no_log_no_row_no_key_and_no_event(
     crew: Fleet, db: Database, admin: Client
 ) -> None:
-    await crew.worker(CHATD_LOG_LEVEL="debug")
-    await crew.api(CHATD_LOG_LEVEL="debug")
     # Their servers are still there when the tables are searched.
-    async with AsyncExitStack() as stack, crew.client("max", api=-1) as member:
+    async with AsyncExitStack() as stack:
+        collector = await stack.enter_async_context(serving(_collect))
+        traced = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+        }
+        await crew.worker(100, CHATD_LOG_LEVEL="debug", **traced)
+        await crew.api(CHATD_LOG_LEVEL="debug", **traced)
+        member = await stack.enter_async_context(crew.client("max", api=-1))
         made = (await member.post("/users/me/tokens", {"name": "canary"}))["token"]
         seen = await _turns_with_canaries(stack, crew, admin, member)
         refused = await member.http.get("/chats", headers={"Authorization": f"Bearer {NO_TOKEN}"})
         assert refused.status_code == 401
         places = {
             "what clients got": orjson.dumps(seen),
+            "traces": await _traces(collector),
             **crew.logs(),
             **await _rows(db),
             **await _redis_values(crew.stack.redis_url),
@@ -164,6 +172,24 @@ async def _instruct_with_headers(exchange: Exchange, message: dict[str, Any]) ->
 def _said(exchange: Exchange) -> str:
     """The headers, those that hold a secret first."""
     return f"I was sent {dict(reversed(exchange.headers.items()))}"
+
+
+async def _collect(exchange: Exchange) -> None:
+    await exchange.answer(headers="content-type: application/x-protobuf\r\n")
+
+
+async def _traces(collector: RawServer) -> bytes:
+    """All that was exported, once each service has told of its last and of a call."""
+
+    def exported() -> bytes:
+        return b"".join(exchange.body for exchange in collector.exchanges)
+
+    def complete() -> bool:
+        text = exported()
+        return all(name in text for name in (b"chatd-api", b"GET /api", b"tool_call", b"stream"))
+
+    await soon(complete)
+    return exported()
 
 
 def _holds(text: bytes, secret: str) -> bool:

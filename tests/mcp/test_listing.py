@@ -78,7 +78,10 @@ def test_descriptions_are_capped_and_show_all_they_hold() -> None:
     assert len(tool.description) == MAX_DESCRIPTION
 
 
-HIDDEN = ["\u202e", "\u2066", "\u200b", "\U000e0041", "\x1b[31m", "\x1b", "\x9b", "\ufe00\ufe0f"]
+HIDDEN = [
+    *("\u202e", "\u2066", "\u200b", "\U000e0041", "\x1b[31m", "\x1b", "\x9b", "\ufe00\ufe0f"),
+    *("\xad", "\u034f", "\u3164", "\u206a", "\u200d\u200c", "\ufe0f\u200d\ufe0f"),
+]
 
 
 @pytest.mark.parametrize("hidden", HIDDEN)

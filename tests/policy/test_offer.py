@@ -33,6 +33,14 @@ def test_the_order_is_built_in_external_workspace_each_sorted_by_name() -> None:
     assert list(made.by_name) == [tool.name for tool in made.tools]
 
 
+def test_a_workspaces_tools_are_not_offered_while_planning() -> None:
+    server = make_server(allow_in_plan_mode=True)
+    made = offer(
+        [(server, [make_spec("z")])], plan_mode=True, workspace=[make_builtin("workspace__tool")]
+    )
+    assert [tool.name for tool in made.tools] == ["demo__z"]
+
+
 def test_a_tool_keeps_the_way_back_to_its_server_and_its_own_name() -> None:
     tool = offer([(make_server(), [make_spec("read.file")])]).by_name["demo__read_file"]
     assert (tool.server_id, tool.original_name) == (UUID(int=1), "read.file")

@@ -11,7 +11,7 @@ import pytest
 from chatd.core.pins import MAX_SEEN, Change, Pin, definition_hash, definition_of, spec_of
 from chatd.core.servers import ToolChanges
 from chatd.core.tools import ToolSpec
-from chatd.policy.pins import Listed, Resolution, resolve
+from chatd.policy.pins import Listed, Resolution, resolve, withdrawn
 from tests.policy.made import make_spec
 
 SERVER = UUID(int=1)
@@ -152,3 +152,15 @@ def test_users_who_see_different_definitions_do_not_flap(mode: ToolChanges) -> N
 def test_a_definition_comes_back_from_its_json() -> None:
     spec = replace(NEW, title="T", read_only=True, idempotent=True, destructive=False)
     assert spec_of(definition_of(spec)) == spec
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("pin", [PINNED, PENDING, None])
+def test_a_tool_known_to_be_withdrawn_is_one_that_no_list_would_serve(
+    mode: ToolChanges, pin: Pin | None
+) -> None:
+    """Of lists that everybody shares; what was last seen is what is listed next."""
+    pins = {"other": replace(PINNED, spec=OTHER)} | ({OLD.name: pin} if pin else {})
+    served, _ = decided(NEW if pin == PENDING else OLD, pins, mode)
+    assert withdrawn(mode, as_pinned=pin == PINNED, shared=True) is (served is None)
+    assert not withdrawn(mode, as_pinned=False, shared=False)

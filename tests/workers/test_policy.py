@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from redis.asyncio import Redis
 
+from chatd.core.reasons import SENTENCES
 from chatd.core.work import Claim
 from chatd.dev.valkey import Valkey
 from chatd.queue import POLICY, PolicyMoves
@@ -249,6 +250,39 @@ async def test_an_approval_that_nobody_needs_any_more_is_denied_and_the_model_to
     assert await denials(bench) == [("append", bench.server_id, told)]
     assert f"-> {reason}" in await go_on(bench, parked)
     assert await bench.states(parked) == ["denied"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "tool", "state"),
+    [
+        ({"tool_changes": "quarantine"}, "append", "answered"),
+        ({"tool_changes": "quarantine"}, "add", "open"),
+        ({"tool_changes": "hold"}, "append", "open"),
+        # Another user's list may be the one that has changed.
+        ({"tool_changes": "quarantine", "forward_coder_headers": True}, "append", "open"),
+    ],
+)
+async def test_an_approval_of_a_tool_that_its_pin_withdraws_is_denied(
+    bench: Bench, parked: Claim, settings: dict[str, Any], tool: str, state: str
+) -> None:
+    await bench.seed.db.fetch(
+        "UPDATE tool_pins SET changed = '{}', changed_hash = 'x' WHERE tool_name = $1", tool
+    )
+    await change(bench, require_approval="always", **settings)
+    await sweep(bench)
+    row = await item(bench)
+    assert row["state"] == state
+    assert (SENTENCES["changed"] in (row["answer"] or "")) is (state == "answered")
+
+
+async def test_an_approval_of_a_tool_without_its_pin_is_denied_in_quarantine(
+    bench: Bench, parked: Claim
+) -> None:
+    """It counts as new, and new tools are quarantined."""
+    await bench.seed.db.fetch("DELETE FROM tool_pins WHERE tool_name = 'append'")
+    await change(bench, require_approval="always", tool_changes="quarantine")
+    await sweep(bench)
+    assert (await item(bench))["state"] == "answered"
 
 
 async def test_a_passed_deadline_is_a_denial_of_nobodys(bench: Bench, parked: Claim) -> None:

@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 from chatd.cli.chat import plans
-from chatd.cli.chat.conversation import Event
+from chatd.cli.chat.events import Event
 from chatd.cli.chat.wording import short
 
 
@@ -57,6 +57,8 @@ class Telling:
             case "tool-call":
                 if part.get("tool_name"):
                     self._screen.wait(f"calling {part['tool_name']}")
+                if part.get("intent"):
+                    self._screen.wait(_label(part))
             case "tool-result" if "progress" in part:
                 self._progress(part["tool_name"], part["progress"])
             case "tool-result":
@@ -103,10 +105,11 @@ class Telling:
             if told is not None:
                 self._screen.line(told)
             else:
-                self._screen.line(f"→ {call['tool_name']} {short(call['args'])}", style="cyan")
+                why = f"{_label(call)}: " if call.get("intent") else ""
+                made = f"{call['tool_name']} {short(call['args'])}"
+                self._screen.line(f"→ {why}{made}", style="cyan")
         if calls:
-            names = ", ".join(call["tool_name"] for call in calls)
-            self._screen.wait(f"running {names}")
+            self._screen.wait(f"running {', '.join(map(_label, calls))}")
 
     def _result(self, part: dict[str, Any]) -> None:
         if part["tool_call_id"] in self._results:
@@ -129,7 +132,8 @@ class Telling:
                 self._screen.wait("summing up")
                 self._screen.aside(data["message"], style="dim")
             case "notice":
-                self._screen.aside(f"Note: {data['message'] or data['code']}")
+                link = f" {data['connect_url']}" if data.get("connect_url") else ""
+                self._screen.aside(f"Note: {data['message'] or data['code']}{link}")
             case "retry":
                 retry = data["retry"]
                 seconds = retry["delay_ms"] / 1000
@@ -144,3 +148,8 @@ class Telling:
                 )
             case _:
                 pass
+
+
+def _label(call: dict[str, Any]) -> str:
+    """What the model says that the call is for, else the tool's name."""
+    return short(call.get("intent") or call["tool_name"])
