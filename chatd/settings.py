@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import json
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal, TypeVar
@@ -14,10 +15,14 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
+    field_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from chatd.core.errors import ChatdError
+from chatd.core.logins import ClaimRules, Login
+from chatd.core.oauth import Client
 
 Network = IPv4Network | IPv6Network
 
@@ -108,6 +113,31 @@ def _access_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _issuer(value: str) -> str:
+    """As it is: issuers are compared as texts."""
+    url = urlsplit(value)
+    if value and (url.scheme not in {"http", "https"} or not url.hostname or url.query):
+        raise ValueError("expected the issuer's URL, such as https://id.example")
+    return value
+
+
+def _group_names(value: Any) -> Any:
+    """`claim=group, …`, or a JSON object for values with commas in them. `*`: each by its name."""
+    if not isinstance(value, str) or value.strip() == "*":
+        return None if isinstance(value, str) else value
+    if value.lstrip().startswith("{"):
+        try:
+            return tuple(json.loads(value).items())
+        except ValueError:
+            raise ValueError("is not JSON") from None
+    pairs = [part.rpartition("=") for part in _split(value)]
+    if not all(claim.strip() and group.strip() for claim, _, group in pairs):
+        raise ValueError("expected claim=group, claim=group, or *")
+    return tuple((claim.strip(), group.strip()) for claim, _, group in pairs)
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+GroupNames = Annotated[tuple[tuple[str, str], ...] | None, NoDecode, BeforeValidator(_group_names)]
 Networks = Annotated[
     tuple[Annotated[Network, BeforeValidator(_network)], ...], NoDecode, BeforeValidator(_split)
 ]
@@ -147,7 +177,63 @@ class StoreSettings(DatabaseSettings):
         return parse_keys(self.encryption_keys)
 
 
-class Settings(StoreSettings):
+class LoginSettings(BaseSettings):
+    """Signing in with an OpenID provider. Without an issuer there is no login."""
+
+    model_config = DatabaseSettings.model_config
+
+    oidc_issuer: Annotated[str, AfterValidator(_issuer)] = ""
+    oidc_client_id: Annotated[str, Field(validate_default=True)] = ""
+    oidc_client_secret: SecretStr | None = None
+    """For `private_key_jwt` the private key in PEM."""
+    oidc_client_auth: Literal[
+        "client_secret_basic", "client_secret_post", "private_key_jwt", "none"
+    ] = "client_secret_basic"
+    """Without a secret it is `none` in any case."""
+    oidc_scopes: str = "openid profile email offline_access"
+    oidc_prompt: str = ""
+    oidc_username_claim: str = "preferred_username"
+    oidc_role_claim: str = ""
+    oidc_admin_values: Words = ()
+    oidc_groups_claim: str = ""
+    oidc_groups: GroupNames = None
+    oidc_allow_signup: bool = True
+    session_hours: float = Field(default=24, gt=0, le=24 * 366)
+
+    @field_validator("oidc_client_id")
+    @classmethod
+    def _client_id(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("oidc_issuer") and not value:
+            raise ValueError("is needed where CHATD_OIDC_ISSUER is set")
+        return value
+
+    def login_client(self) -> Client | None:
+        """As whom logins are renewed."""
+        login = self.login()
+        return login.client if login is not None else None
+
+    def login(self) -> Login | None:
+        if not self.oidc_issuer:
+            return None
+        method = self.oidc_client_auth if self.oidc_client_secret is not None else "none"
+        return Login(
+            issuer=self.oidc_issuer,
+            client=Client(self.oidc_client_id, method, self.oidc_client_secret),
+            scopes=" ".join(dict.fromkeys(["openid", *self.oidc_scopes.split()])),
+            prompt=self.oidc_prompt,
+            rules=ClaimRules(
+                username=self.oidc_username_claim,
+                role=self.oidc_role_claim,
+                admin_values=frozenset(self.oidc_admin_values),
+                groups=self.oidc_groups_claim,
+                group_names=None if self.oidc_groups is None else dict(self.oidc_groups),
+            ),
+            allow_signup=self.oidc_allow_signup,
+            session_s=self.session_hours * 3600,
+        )
+
+
+class Settings(StoreSettings, LoginSettings):
     """The front door's and the workers'."""
 
     redis_url: Annotated[SecretStr, AfterValidator(_redis_url)]
@@ -170,6 +256,8 @@ class Settings(StoreSettings):
     """Turns of one user that run at once, in the whole fleet; 0: no limit."""
     drain_grace_seconds: float = Field(default=25, ge=0, le=3600)
     """A worker's: how long its turns may go on after SIGTERM."""
+    oauth_keep_alive_days: float = Field(default=0, ge=0, le=3650)
+    """A worker's: tokens that nobody has used for so long are renewed; 0: never."""
     auto_titles: bool = True
     """A worker's: whether new chats are named by a model."""
     drain_delay_seconds: float = Field(default=1, ge=0, le=300)

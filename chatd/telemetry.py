@@ -11,7 +11,7 @@ from typing import TypeVar
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import Span as SdkSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import INVALID_SPAN, Span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -112,6 +112,14 @@ _W3C = TraceContextTextMapPropagator()
 Attributes = Mapping[str, str | int | float | bool]
 
 
+class _WithoutQueries(SpanProcessor):
+    """Codes, states and tickets come in queries."""
+
+    def on_start(self, span: SdkSpan, parent_context: object = None) -> None:
+        if "url.query" in (span.attributes or {}):
+            span.set_attribute("url.query", "[redacted]")
+
+
 def start_tracing(service: str, exporter: SpanExporter | None = None) -> Callable[[], None]:
     """Export spans as the standard `OTEL_…` variables say; call the result to flush and stop.
 
@@ -120,6 +128,7 @@ def start_tracing(service: str, exporter: SpanExporter | None = None) -> Callabl
     provider = TracerProvider(
         resource=Resource.create({"service.name": service}), shutdown_on_exit=False
     )
+    provider.add_span_processor(_WithoutQueries())
     provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
     _tracing.provider, _tracing.tracer = provider, provider.get_tracer("chatd")
 

@@ -86,6 +86,7 @@ SECRET = "s3cr3t-value"
         {"text": f"Cookie: a=1; session={SECRET}"},
         {"text": f"sk-{SECRET}"},
         {"text": f"chatd_{SECRET}{SECRET}"},
+        {"text": f"chatds_{SECRET}{SECRET}.{SECRET}{SECRET}"},
         {"text": f"eyJhbGciOiJIUzI1NiJ9.{SECRET}.{SECRET}"},
         {"error": RuntimeError(f"token={SECRET}")},
     ],

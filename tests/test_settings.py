@@ -48,6 +48,55 @@ def test_the_short_form_of_the_scheme_is_understood(environment: Any) -> None:
     assert url == "postgresql://u:p@db/chatd"
 
 
+def test_without_an_issuer_there_is_no_login(environment: Any) -> None:
+    environment("CHATD_OIDC_CLIENT_ID", "chatd")
+    settings = load(Settings)
+    assert (settings.login(), settings.login_client()) == (None, None)
+
+
+def test_a_login_is_what_its_variables_say(environment: Any) -> None:
+    environment("CHATD_OIDC_ISSUER", "https://id.example/realm/")
+    environment("CHATD_OIDC_CLIENT_ID", "chatd")
+    environment("CHATD_OIDC_SCOPES", "profile groups")
+    environment("CHATD_OIDC_ADMIN_VALUES", "boss, root")
+    environment("CHATD_SESSION_HOURS", "2")
+    login = load(Settings).login()
+    assert login is not None
+    assert (login.issuer, login.client.auth_method) == ("https://id.example/realm/", "none")
+    assert (login.scopes, login.session_s) == ("openid profile groups", 7200)
+    assert login.rules.admin_values == {"boss", "root"}
+    assert login.rules.group_names is None
+    environment("CHATD_OIDC_CLIENT_SECRET", "very-secret")
+    client = load(Settings).login_client()
+    assert client is not None
+    assert client.auth_method == "client_secret_basic"
+    assert "very-secret" not in repr(load(Settings)) + repr(client)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("*", None),
+        ("staff=Staff, a=b=Ops", {"staff": "Staff", "a=b": "Ops"}),
+        ('{"cn=x,ou=y": "Ops"}', {"cn=x,ou=y": "Ops"}),
+    ],
+)
+def test_claims_stand_for_groups(environment: Any, text: str, names: dict[str, str] | None) -> None:
+    environment("CHATD_OIDC_ISSUER", "https://id.example")
+    environment("CHATD_OIDC_CLIENT_ID", "chatd")
+    environment("CHATD_OIDC_GROUPS", text)
+    login = load(Settings).login()
+    assert login is not None
+    assert login.rules.group_names == names
+
+
+def test_a_login_needs_a_client(environment: Any) -> None:
+    environment("CHATD_OIDC_ISSUER", "https://id.example")
+    with pytest.raises(SettingsError) as raised:
+        load(Settings)
+    assert raised.value.message == "CHATD_OIDC_CLIENT_ID: is needed where CHATD_OIDC_ISSUER is set."
+
+
 def test_secrets_do_not_show(environment: Any) -> None:
     assert "very-secret" not in repr(load(Settings))
     assert KEY not in repr(load(Settings))
@@ -79,6 +128,10 @@ def test_every_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         ("CHATD_CORS_ORIGINS", "*", "is not an origin"),
         ("CHATD_ACCESS_URL", "chatd.example", "expected a URL such as"),
         ("CHATD_LOG_FORMAT", "xml", "'json' or 'console'"),
+        ("CHATD_OIDC_ISSUER", "id.example", "expected the issuer's URL"),
+        ("CHATD_OIDC_GROUPS", "staff", "expected claim=group"),
+        ("CHATD_OIDC_GROUPS", '{"very-secret"', "is not JSON"),
+        ("CHATD_SESSION_HOURS", "0", "greater than 0"),
     ],
 )
 def test_what_is_wrong_is_one_line_without_the_secret(

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from redis.asyncio import Redis
 
 from chatd.catalogue import Catalogue, Pinning
-from chatd.credentials import Credentials
+from chatd.credentials import Credentials, TokenService
 from chatd.llm.clients import ModelClients
 from chatd.mcp.pool import SessionPool
 from chatd.outbound import Outbound
@@ -25,7 +25,8 @@ LOOPBACK = [ip_network("127.0.0.0/8")]
 async def turn_deps(db: Database, redis: Redis) -> AsyncGenerator[TurnDeps]:
     """As `workers.main` wires them. The publisher waits for nothing; wakes and stops stay here."""
     outbound = Outbound(LOOPBACK, LOOPBACK)
-    sessions = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Credentials())
+    tokens = TokenService(db, KEYS, outbound)
+    sessions = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Credentials(tokens))
     catalogue = Catalogue(redis, sessions, Pinning(db))
     publisher = Publisher(redis, window_s=0)
     publisher.start()
@@ -42,4 +43,5 @@ async def turn_deps(db: Database, redis: Redis) -> AsyncGenerator[TurnDeps]:
     await publisher.close()
     await catalogue.aclose()
     await sessions.aclose()
+    await tokens.close()
     await outbound.aclose()

@@ -13,6 +13,8 @@ from chatd.queue import WAKE_JOB
 from chatd.store.archiving import archive_stale, find_stale
 from chatd.store.config import read_config
 from chatd.store.db import Database
+from chatd.store.oauth_clients import forget_clients
+from chatd.store.oauth_states import forget_states
 from chatd.store.purging import (
     forget_calls,
     forget_connections,
@@ -23,6 +25,7 @@ from chatd.store.purging import (
     purge_chats,
     purge_files,
 )
+from chatd.store.sessions import forget_sessions
 from chatd.stream.publisher import Publisher
 
 Context = dict[Any, Any]
@@ -67,17 +70,21 @@ async def retain(ctx: Context) -> None:
             pass
         while await purge_files(deps.db):
             pass
+        while await forget_states(deps.db):
+            pass
 
 
 async def forget(ctx: Context) -> None:
-    """Remove lines of the audit log and dead tokens that were kept long enough, batch by batch.
+    """Remove lines of the audit log, dead tokens and sessions, and clients that nobody needs, once
+    they were kept long enough, batch by batch.
 
     Two at once are harmless: each skips what the other holds, or finds it gone.
     """
     db = _deps(ctx).db
     with suppress(Unavailable):
-        while await forget_tokens(db):
-            pass
+        for remove in (forget_tokens, forget_sessions, forget_clients):
+            while await remove(db):
+                pass
         audit = (await read_config(db)).audit
         while await forget_entries(db, audit.retention_days):
             pass

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from chatd import logs, memory
 from chatd.catalogue import Catalogue, Pinning
 from chatd.connections import ConnectionLog
-from chatd.credentials import Credentials
+from chatd.credentials import Credentials, Keeper, TokenService
 from chatd.llm.clients import ModelClients
 from chatd.mcp.pool import SessionPool
 from chatd.outbound import Outbound
@@ -57,6 +57,7 @@ class Process:
     sweeper: Sweeper
     policy: PolicyWatch
     heartbeat: Heartbeat
+    keeper: Keeper
 
 
 @asynccontextmanager
@@ -71,7 +72,9 @@ async def process(settings: Settings) -> AsyncGenerator[Process]:
     )
     outbound = Outbound(settings.model_allowed_cidrs, settings.mcp_allowed_cidrs)
     connections = ConnectionLog(db, worker_id)
-    deps, titles = _named(settings, _deps(settings, db, redis, outbound, connections))
+    keys = KeyRing(settings.keys())
+    tokens = TokenService(db, keys, outbound, login=settings.login_client())
+    deps, titles = _named(settings, _deps(db, keys, redis, outbound, tokens, connections))
     runner = _runner(settings, deps, renewals, worker_id)
     sweeper, policy = _watchers(deps, runner)
     moves = _policy_moves(db, redis, policy)
@@ -79,20 +82,19 @@ async def process(settings: Settings) -> AsyncGenerator[Process]:
     for part in (deps.publisher, deps.wakes, deps.stops, moves, connections, runner):
         part.start()
     try:
-        keys, load = KeyRing(settings.keys()), lambda: Load(settings.worker_capacity, runner.busy)
+        keeper = Keeper(db, tokens, days=settings.oauth_keep_alive_days)
+        load = partial(_load, settings.worker_capacity, runner)
         async with Heartbeat(db, keys, "worker", worker_id, load=load) as heartbeat:
-            yield Process(settings, redis, deps, titles, runner, sweeper, policy, heartbeat)
+            yield Process(settings, redis, deps, titles, runner, sweeper, policy, heartbeat, keeper)
     finally:
         await runner.close()
         for close in (
             titles.close,
             deps.catalogue.aclose,
             deps.sessions.aclose,
+            tokens.close,
             connections.close,
-            deps.publisher.close,
-            deps.wakes.close,
-            deps.stops.close,
-            moves.close,
+            *(part.close for part in (deps.publisher, deps.wakes, deps.stops, moves)),
             outbound.aclose,
             redis.aclose,
             renewals.close,
@@ -101,19 +103,24 @@ async def process(settings: Settings) -> AsyncGenerator[Process]:
             await cast(Callable[[], Awaitable[None]], close)()
 
 
+def _load(capacity: int, runner: Runner) -> Load:
+    return Load(capacity, runner.busy)
+
+
 def _deps(
-    settings: Settings,
     db: Database,
+    keys: KeyRing,
     redis: Redis,
     outbound: Outbound,
+    tokens: TokenService,
     connections: ConnectionLog,
 ) -> TurnDeps:
     sessions = SessionPool(
-        lambda auth: outbound.mcp_client(auth=auth), Credentials(), tell=connections.add
+        lambda auth: outbound.mcp_client(auth=auth), Credentials(tokens), tell=connections.add
     )
     return TurnDeps(
         db=db,
-        loader=TurnLoader(db, KeyRing(settings.keys())),
+        loader=TurnLoader(db, keys),
         publisher=Publisher(redis),
         wakes=Wakes(redis),
         stops=Stops(redis),
@@ -185,6 +192,7 @@ async def serve(settings: Settings) -> None:
             asyncio.create_task(worker.titles.serve(TitleQueue(worker.redis)), name="titles"),
             asyncio.create_task(worker.sweeper.run(), name="sweep"),
             asyncio.create_task(worker.policy.run(), name="policy"),
+            asyncio.create_task(worker.keeper.run(), name="idle logins"),
             asyncio.create_task(worker.policy.listen(worker.redis).run(), name="policy pushes"),
             asyncio.create_task(_supervise(partial(_arq, worker)), name="arq"),
         ]

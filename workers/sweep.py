@@ -11,6 +11,7 @@ from chatd import logs
 from chatd.core.errors import Unavailable
 from chatd.queue import Wakes
 from chatd.revoking import Approvals
+from chatd.store.accounts import answer_connected, find_connected
 from chatd.store.db import Database
 from chatd.store.informing import end_wait, find_waits_over
 from chatd.store.items import expire_item, find_overdue
@@ -37,6 +38,12 @@ FAMILIES = 50
 FindItems = Callable[[Database], Awaitable[Sequence[tuple[UUID, UUID]]]]
 MendItem = Callable[[Database, UUID, UUID], Awaitable[int | None]]
 """Items with their chats; one of them, answering the chat's version."""
+
+_RULES: tuple[tuple[FindItems, MendItem], ...] = (
+    (find_connected, answer_connected),
+    (find_overdue, expire_item),
+    (find_waits_over, end_wait),
+)
 
 log = logs.get("sweep")
 
@@ -81,7 +88,7 @@ class Sweeper:
         self._seen = now
         if now >= self._expire_from:
             await self._expire()
-        for find, mend in ((find_overdue, expire_item), (find_waits_over, end_wait)):
+        for find, mend in _RULES:
             unclaimed += await self._close_items(find, mend)
         await self._end_suspended()
         for chat_id in await find_stranded(self._db):

@@ -15,7 +15,7 @@ from pydantic import (
 from chatd.api.fields import refusal
 
 MAX_URL = 2048
-_MAX_SECRET = 8192
+MAX_SECRET = 8192
 
 
 class AdminBody(BaseModel):
@@ -37,10 +37,10 @@ class AdminBody(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-def _secret(value: SecretStr) -> SecretStr:
+def check_secret(value: SecretStr) -> SecretStr:
     text = value.get_secret_value().strip()
-    if len(text) > _MAX_SECRET:
-        raise refusal(f"A secret has at most {_MAX_SECRET} characters.")
+    if len(text) > MAX_SECRET:
+        raise refusal(f"A secret has at most {MAX_SECRET} characters.")
     if not text.isascii() or not text.isprintable():
         raise refusal("A secret must be printable ASCII: it is sent in a header.")
     return SecretStr(text)
@@ -78,6 +78,6 @@ def _url_or_nothing(value: str) -> str:
 
 _text = StringConstraints(strip_whitespace=True, max_length=MAX_URL)
 
-Secret = Annotated[SecretStr, AfterValidator(_secret)]
+Secret = Annotated[SecretStr, AfterValidator(check_secret)]
 Url = Annotated[str, _text, AfterValidator(check_url)]
 BaseUrl = Annotated[str, _text, AfterValidator(_url_or_nothing)]

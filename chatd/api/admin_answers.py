@@ -6,7 +6,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from chatd.api.answers import CONNECT_URL
 from chatd.core.models import EffortOptions, ModelOptions
+from chatd.core.oauth import AuthMethod, ClientSource, ReauthReason
 from chatd.core.servers import (
     Access,
     Approval,
@@ -88,6 +90,16 @@ class McpServer(BaseModel):
     oauth2_token_url: str
     oauth2_revocation_url: str
     oauth2_scopes: str
+    oauth2_auth_method: AuthMethod | Literal[""] = Field(
+        description="Empty: `client_secret_basic` with a secret, else `none`."
+    )
+    oauth2_client_key_id: str
+    oauth2_issuer: str = Field(description="Empty: configured by hand.")
+    oauth2_resource: str
+    oauth2_client_source: ClientSource | Literal[""]
+    oauth2_registration_url: str
+    discovered_at: datetime | None
+    oidc_audience: str
     api_key_header: str
     has_api_key: bool
     has_custom_headers: bool
@@ -110,7 +122,11 @@ class McpServer(BaseModel):
     group_ids: list[UUID] = Field(description="Empty for members.")
     required_auth: bool
     tool_changes: ToolChanges
-    auth_connected: bool
+    auth_connected: bool = Field(description="Calls on your behalf carry what the server asks for.")
+    needs_reauth: ReauthReason | None = Field(
+        description="Why you have to connect again; null: you do not, or never have."
+    )
+    connect_url: str | None = Field(description=f"{CONNECT_URL} Null: there is nothing to connect.")
     version: int
     created_by: UUID | None
     updated_by: UUID | None

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from chatd.core.errors import ErrorKind
+from chatd.core.oauth import ReauthReason
 from chatd.core.reasons import Reason
 from chatd.core.turns import TurnStatus
 
@@ -88,10 +89,19 @@ class TokenUsage(BaseModel):
     total_cost_micros: int | None = Field(description="Millionths of a dollar; null: no prices.")
 
 
+CONNECT_URL = (
+    "A path of ours where a browser that is signed in connects the account; a program posts to it."
+)
+
+
 class Notice(BaseModel):
     code: str
     server_id: UUID | None
     message: str
+    connect_url: str | None = Field(
+        default=None,
+        description=f"`mcp_auth_required`: {CONNECT_URL} Null: the user has to sign in.",
+    )
 
 
 class OpenItem(BaseModel):
@@ -109,9 +119,17 @@ class OpenItem(BaseModel):
     tool_name: str | None = None
     args: str | None = Field(default=None, description="The call's arguments, as the model wrote.")
     server_id: UUID | None = None
-    server: str | None = Field(default=None, description="`approval`: the server's slug.")
+    server: str | None = Field(default=None, description="`approval`, `auth`: the server's slug.")
     mode: Literal["form", "url"] | None = Field(default=None, description="`elicitation`.")
-    message: str | None = Field(default=None, description="`elicitation`: the question.")
+    message: str | None = Field(default=None, description="`elicitation`, `auth`: what is asked.")
+    display_name: str | None = Field(default=None, description="`auth`: the server's.")
+    connect_url: str | None = Field(
+        default=None,
+        description=f"`auth`: {CONNECT_URL} The turn goes on by itself as soon as that is done.",
+    )
+    reason: ReauthReason | Literal["not_connected"] | None = Field(
+        default=None, description="`auth`: why the account has to be connected."
+    )
     answer: Json | None = Field(default=None, description="Only when it is asked for alone.")
 
 
@@ -212,6 +230,10 @@ class DroppedTool(BaseModel):
     server_id: UUID | None
     reason: Reason
     message: str = Field(description="The reason as a sentence.")
+    connect_url: str | None = Field(default=None, description=f"`auth_required`: {CONNECT_URL}")
+    needs_reauth: ReauthReason | None = Field(
+        default=None, description="Why the account has to be connected again, if it once was."
+    )
     detail: str = Field(description="For administrators.")
     rule: str = Field(
         default="", description="The setting that decided; absent for other than administrators."
@@ -242,6 +264,9 @@ REFUSALS: dict[int | str, Json] = {
 FORBIDDEN: dict[int | str, Json] = {403: _problem("Only administrators may do this.")}
 NOT_FOUND: dict[int | str, Json] = {404: _problem("There is no such object, or it is not yours.")}
 CONFLICT: dict[int | str, Json] = {409: _problem("It conflicts with the current state.")}
+TOO_OFTEN: dict[int | str, Json] = {
+    429: _problem("Too often in a minute; `Retry-After` says when to try again.")
+}
 TOO_MANY: dict[int | str, Json] = {
     429: _problem("The chat's queue is full; `Retry-After` says when to try again.")
 }

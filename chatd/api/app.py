@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from redis.asyncio import Redis
@@ -12,50 +11,22 @@ from starlette.middleware.cors import CORSMiddleware
 
 from chatd import memory, telemetry
 from chatd.answering import Answers
-from chatd.api import (
-    audit,
-    chats,
-    config,
-    creating,
-    errors,
-    explain,
-    files,
-    groups,
-    health,
-    health_report,
-    history,
-    icons,
-    items,
-    models,
-    new_servers,
-    openapi,
-    operating,
-    own_tokens,
-    pins,
-    plans,
-    queue,
-    servers,
-    titles,
-    tools,
-    turns,
-    usage,
-    users,
-    watch,
-    websocket,
-)
-from chatd.api.answers import REFUSALS
+from chatd.api import errors, files, openapi, routes, servers
 from chatd.api.errors import Failures
 from chatd.api.icon_cache import Icons
 from chatd.api.limits import Limits
 from chatd.api.parts import Drain, Parts
 from chatd.api.permits import Permits
+from chatd.api.rates import Rates
 from chatd.api.requests import Requests
+from chatd.api.session_cookie import CSRF_HEADER, SessionCookies, origin_of
 from chatd.api.stream import Streams
 from chatd.catalogue import Catalogue, Pinning
 from chatd.commands import Commands
+from chatd.connecting import OAuth, oauth
 from chatd.connections import ConnectionLog
 from chatd.core.release import VERSION
-from chatd.credentials import Credentials
+from chatd.credentials import Credentials, TokenService
 from chatd.mcp.pool import SessionPool
 from chatd.outbound import Outbound
 from chatd.people import People
@@ -64,6 +35,7 @@ from chatd.queue import PolicyMoves, Stops, Wakes
 from chatd.retitling import Retitling
 from chatd.revoking import Approvals, PolicyWatch
 from chatd.settings import Settings
+from chatd.signing_in import SigningIn
 from chatd.store.db import Database
 from chatd.store.following import read_versions
 from chatd.store.loading import TurnLoader
@@ -86,6 +58,7 @@ _CORS_HEADERS = (
     "Last-Event-ID",
     "Traceparent",
     "X-Request-Id",
+    CSRF_HEADER,
 )
 
 
@@ -110,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.drain = Drain()
     errors.install(app)
     openapi.install(app)
-    _add_routes(app)
+    routes.add(app, PREFIX)
     _add_middleware(app, settings)
     return app
 
@@ -120,53 +93,20 @@ def _add_middleware(app: FastAPI, settings: Settings) -> None:
     larger = {PREFIX + files.PATH: max(files.MAX_BODY_BYTES, settings.max_body_bytes)}
     for path in (servers.PATH, servers.PATH + "/"):
         larger[PREFIX + path] = max(servers.MAX_BODY_BYTES, settings.max_body_bytes)
+    app.add_middleware(SessionCookies)
     app.add_middleware(Limits, max_body_bytes=settings.max_body_bytes, larger=larger)
     app.add_middleware(Failures)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins,
+            allow_credentials=True,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=_CORS_HEADERS,
             expose_headers=["ETag", "Retry-After", "X-Request-Id"],
             max_age=600,
         )
     app.add_middleware(Requests)
-
-
-def _add_routes(app: FastAPI) -> None:
-    # What is asked for most comes first, and fixed paths such as /chats/models before
-    # /chats/{chat}.
-    for part in (
-        creating,
-        turns,
-        queue,
-        history,
-        items,
-        plans,
-        tools,
-        models,
-        files,
-        config,
-        operating,
-        watch,
-        chats,
-        titles,
-        audit,
-        servers,
-        pins,
-        explain,
-        icons,
-        new_servers,
-        usage,
-        own_tokens,
-        users,
-        groups,
-        health_report,
-    ):
-        app.include_router(part.router, prefix=PREFIX, responses=REFUSALS)
-    app.include_router(websocket.router, prefix=PREFIX)
-    app.include_router(health.router)
 
 
 @asynccontextmanager
@@ -184,12 +124,7 @@ async def _lifespan(app: FastAPI, settings: Settings) -> AsyncGenerator[None]:
 async def _open(stack: AsyncExitStack, settings: Settings, drain: Drain, process: str) -> Parts:
     db = Database(settings.database_url.get_secret_value(), application="chatd api")
     stack.push_async_callback(db.close)
-    redis = Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_connect_timeout=REDIS_TIMEOUT_S,
-        socket_keepalive=True,
-    )
-    stack.push_async_callback(cast(Any, redis).aclose)
+    redis = _redis(stack, settings)
     sessions, catalogue = _catalogue(stack, settings, db, redis, process)
     wakes, publisher, stops = Wakes(redis), Publisher(redis), Stops(redis)
     for sender in (wakes, publisher, stops):
@@ -214,12 +149,25 @@ async def _open(stack: AsyncExitStack, settings: Settings, drain: Drain, process
         icons=_icons(stack, settings),
         drain=drain,
         wakes=wakes,
-        origins=frozenset((*settings.cors_origins, _origin(settings.access_url))),
+        rates=Rates(redis),
+        oauth=_oauth(stack, settings, db),
+        signing_in=_signing_in(stack, settings, db),
+        origins=frozenset((*settings.cors_origins, origin_of(settings.access_url))),
     )
     approvals = Approvals(db, TurnLoader(db, parts.keys), wakes, publisher)
     watch = PolicyWatch(db, approvals, (sessions, catalogue))
     _watch_policy(stack, parts, watch, PolicyMoves(redis))
     return parts
+
+
+def _redis(stack: AsyncExitStack, settings: Settings) -> Redis:
+    redis = Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        socket_connect_timeout=REDIS_TIMEOUT_S,
+        socket_keepalive=True,
+    )
+    stack.push_async_callback(cast(Any, redis).aclose)
+    return redis
 
 
 def _follow(
@@ -246,8 +194,10 @@ def _catalogue(
     connections = ConnectionLog(db, process)
     connections.start()
     stack.push_async_callback(connections.close)
+    tokens = TokenService(db, KeyRing(settings.keys()), outbound, login=settings.login_client())
+    stack.push_async_callback(tokens.close)
     sessions = SessionPool(
-        lambda auth: outbound.mcp_client(auth=auth), Credentials(), tell=connections.add
+        lambda auth: outbound.mcp_client(auth=auth), Credentials(tokens), tell=connections.add
     )
     stack.push_async_callback(sessions.aclose)
     catalogue = Catalogue(redis, sessions, Pinning(db))
@@ -276,15 +226,22 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     await asyncio.wait({task})
 
 
+def _oauth(stack: AsyncExitStack, settings: Settings, db: Database) -> OAuth:
+    outbound = Outbound(mcp_allowed=settings.mcp_allowed_cidrs)
+    stack.push_async_callback(outbound.aclose)
+    return oauth(db, KeyRing(settings.keys()), outbound, settings.access_url)
+
+
+def _signing_in(stack: AsyncExitStack, settings: Settings, db: Database) -> SigningIn:
+    outbound = Outbound(mcp_allowed=settings.mcp_allowed_cidrs)
+    stack.push_async_callback(outbound.aclose)
+    keys = KeyRing(settings.keys())
+    return SigningIn(db, keys, outbound, settings.access_url, settings.login())
+
+
 def _icons(stack: AsyncExitStack, settings: Settings) -> Icons:
     outbound = Outbound(mcp_allowed=settings.mcp_allowed_cidrs)
     stack.push_async_callback(outbound.aclose)
     icons = Icons(outbound)
     stack.push_async_callback(icons.aclose)
     return icons
-
-
-def _origin(url: str) -> str:
-    """As a browser names the pages of this URL."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

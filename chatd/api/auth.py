@@ -1,18 +1,33 @@
-"""Who asks: a bearer token, checked against the database with every request."""
+"""Who asks: a bearer token or the cookie of a session, checked with every request."""
 
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends
-from fastapi.openapi.models import HTTPBearer
+from fastapi.openapi.models import APIKey, APIKeyIn, HTTPBearer
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection, Request
 
 from chatd import logs
 from chatd.api.errors import REQUEST_ID
-from chatd.api.parts import Parts
+from chatd.api.parts import Parts, PartsDep
+from chatd.api.session_cookie import (
+    CSRF_HEADER,
+    HOST_PREFIX,
+    NAME,
+    SLOT,
+    Cookie,
+    Slot,
+    cookie_of,
+    from_our_page,
+    may_change,
+)
 from chatd.audit import By
 from chatd.core.chats import Actor
-from chatd.core.errors import Forbidden, Unauthorized
+from chatd.core.errors import Forbidden, Unauthorized, Unavailable
+from chatd.store.sessions import SignedIn, authenticate_session, rotate_session
 from chatd.store.tokens import authenticate, sha256
 
 _NO_TOKEN = {"WWW-Authenticate": "Bearer"}
@@ -27,24 +42,90 @@ class _Bearer(SecurityBase):
         )
         self.scheme_name = "bearer"
 
-    async def __call__(self, request: HTTPConnection) -> Actor:
-        """Raises `Unauthorized`."""
+    async def __call__(self, request: HTTPConnection) -> str:
+        """The token, or nothing."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token:
-            raise Unauthorized("An API token is needed.", headers=_NO_TOKEN)
-        parts: Parts = request.app.state.parts
+        return token.strip() if scheme.lower() == "bearer" else ""
+
+
+class _Session(SecurityBase):
+    def __init__(self) -> None:
+        self.model = APIKey.model_validate(
+            {
+                "in": APIKeyIn.cookie,
+                "name": HOST_PREFIX + NAME,
+                "description": "Of a browser that signed in (`GET /login`). What is not GET or HEAD"
+                " also needs `X-CSRF-Token`, which `GET /users/me` tells, and our own or a listed"
+                f" `Origin`. On plain http its name is `{NAME}`.",
+            }
+        )
+        self.scheme_name = "session"
+
+    async def __call__(self, request: HTTPConnection, parts: PartsDep) -> Cookie | None:
+        return cookie_of(request, parts.signing_in.access_url)
+
+
+async def _signed(
+    request: HTTPConnection,
+    parts: PartsDep,
+    token: Annotated[str, Depends(_Bearer())],
+    cookie: Annotated[Cookie | None, Depends(_Session())],
+) -> Actor:
+    """A token counts for more than a cookie: who sends both means the former."""
+    if token:
         actor = await authenticate(parts.db, sha256(token))
         if actor is None:
             raise Unauthorized("The token is not valid.", headers=_BAD_TOKEN)
-        logs.bind(user=actor.user_id)
-        if "chat" in request.path_params:
-            logs.bind(chat=request.path_params["chat"])
-        return actor
+    elif cookie is not None:
+        actor = await _signed_in(request, parts, cookie)
+    else:
+        raise Unauthorized("An API token is needed.", headers=_NO_TOKEN)
+    logs.bind(user=actor.user_id)
+    if "chat" in request.path_params:
+        logs.bind(chat=request.path_params["chat"])
+    return actor
 
 
-Signed = Annotated[Actor, Depends(_Bearer())]
-"""Anybody with a valid token."""
+async def _signed_in(request: HTTPConnection, parts: Parts, cookie: Cookie) -> Actor:
+    found = await authenticate_session(parts.db, cookie.token)
+    if found is None:
+        raise Unauthorized("You are not signed in any more.", headers=_NO_TOKEN)
+    if may_change(request.scope):
+        _check_sender(request, parts, found)
+    slot: Slot | None = request.scope.get(SLOT)
+    if slot is not None:
+        slot.used = True
+        slot.csrf = cookie.csrf if found.sent_by_us(cookie.csrf) else ""
+        if found.due:
+            slot.set_cookie = await _next_cookie(parts, cookie, found)
+    return replace(found.actor, session_id=found.session_id)
+
+
+def _check_sender(request: HTTPConnection, parts: Parts, found: SignedIn) -> None:
+    """A browser sends the cookie for any page; only ours can send these."""
+    if not from_our_page(request.scope, parts.origins):
+        raise Forbidden("This origin may not use your session.")
+    if request.scope["type"] == "websocket":
+        return  # a browser lets no page add a header there, but always names the page
+    if not found.sent_by_us(request.headers.get(CSRF_HEADER, "")):
+        raise Forbidden(
+            "The header X-CSRF-Token is missing or wrong.", detail="GET /users/me tells it."
+        )
+
+
+async def _next_cookie(parts: Parts, cookie: Cookie, found: SignedIn) -> str:
+    """Empty when another request has just handed it out; the one before will do for a while."""
+    token: str | None = None
+    with suppress(Unavailable):
+        token = await rotate_session(parts.db, found.session_id, cookie.token)
+    if token is None:
+        return ""
+    left = (found.expires_at - datetime.now(UTC)).total_seconds()
+    return Cookie(token, cookie.csrf).header(parts.signing_in.access_url, left)
+
+
+Signed = Annotated[Actor, Depends(_signed)]
+"""Anybody with a valid token, or signed in."""
 
 
 async def _admin(actor: Signed) -> Actor:

@@ -20,6 +20,7 @@ from chatd.api.fields import (
     Labels,
     Line,
     MessageId,
+    OnAuth,
     PlanMode,
     ServerIds,
     refusal,
@@ -134,6 +135,7 @@ class _Settings(BaseModel):
     plan_mode: PlanMode | None = Field(
         default=None, description='"plan" or, for off, "". Absent or null: unchanged.'
     )
+    on_auth_required: OnAuth = "skip"
 
     def to_turn(self) -> NewTurn:
         """Without content: that is for those who have some."""
@@ -144,6 +146,7 @@ class _Settings(BaseModel):
             reasoning_effort=self.reasoning_effort,
             mcp_server_ids=tuple(servers) if servers is not None else None,
             plan_mode=self.plan_mode,
+            on_auth_required=self.on_auth_required,
         )
 
 

@@ -17,6 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from chatd.core.turns import OnAuthRequired
+
 SAYS = "says"
 """The error type whose text becomes the message of the whole answer."""
 
@@ -63,6 +65,14 @@ def check_labels(labels: dict[str, str]) -> dict[str, str]:
 
 
 PlanMode = Annotated[Literal["", "plan"], says("Invalid plan_mode value.")]
+OnAuth = Annotated[
+    OnAuthRequired,
+    says("Invalid on_auth_required value."),
+    Field(
+        description="When an MCP server wants you to connect to it first: `skip` goes on without"
+        " its tools, `wait` lets the turn wait for you, for ten minutes at most."
+    ),
+]
 Labels = Annotated[
     dict[str, str],
     AfterValidator(check_labels),

@@ -87,6 +87,14 @@ class ElicitationBody(BaseModel):
     content: dict[str, Any] | None = None
 
 
+class AuthBody(BaseModel):
+    """Connecting answers by itself; this is for who does not want to."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"action": "skip"}]})
+
+    action: Literal["skip"]
+
+
 @router.post(
     "/chats/{chat}/tool-results",
     status_code=204,
@@ -142,6 +150,20 @@ async def post_elicitation(
             raise BadRequest("The answer does not fit the form.", detail=problem)
         answer["content"] = content
     await parts.answers.answer(actor, chat, item, "elicitation", answer)
+    return json_answer(await get_item(parts.db, actor, chat, item))
+
+
+@router.post(
+    "/chats/{chat}/auth/{item}",
+    response_model=OpenItem,
+    responses={**NOT_FOUND, **CONFLICT},
+    summary="Go on without connecting an account",
+)
+async def post_auth(
+    chat: ChatId, item: ItemId, body: AuthBody, actor: Signed, parts: PartsDep
+) -> Response:
+    """The turn does without the server, as it would after ten minutes."""
+    await parts.answers.answer(actor, chat, item, "auth", {"action": body.action})
     return json_answer(await get_item(parts.db, actor, chat, item))
 
 

@@ -8,12 +8,14 @@ from fastapi.openapi.utils import get_openapi
 DESCRIPTION = """
 Chats whose turns run in the background: post a message, follow the events, read the result.
 
-Every request needs `Authorization: Bearer <token>`. Failures have one shape, `Problem`, with a
-stable `code`. Every answer carries `X-Request-Id`; a client may choose it.
+Every request needs `Authorization: Bearer <token>`, or the cookie of a browser that has signed in:
+send it to `/login?return_to=/path`. With the cookie, whatever is not GET or HEAD needs the header
+`X-CSRF-Token`, which `GET /users/me` tells. Failures have one shape, `Problem`, with a stable
+`code`. Every answer carries `X-Request-Id`; a client may choose it.
 
 A turn with the status `requires_action` waits for its user. Its `open_items` say for what: approve
-or deny a call, send the results of tools that you run yourself, answer a server's question. It goes
-on when the last one is answered, and by itself after their deadlines.
+or deny a call, send the results of tools that you run yourself, answer a server's question,
+connect an account. It goes on when the last one is answered, and by itself after their deadlines.
 
 `/chats/{chat}/stream` and `/chats/watch` also speak WebSocket: each message is one event,
 `{"id", "event", "data"}`.

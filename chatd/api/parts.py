@@ -13,14 +13,17 @@ from chatd.api import watching
 from chatd.api.flow import Flow
 from chatd.api.icon_cache import Icons
 from chatd.api.permits import Permits
+from chatd.api.rates import Rates
 from chatd.api.stream import Streams
 from chatd.catalogue import Catalogue
 from chatd.commands import Commands
+from chatd.connecting import OAuth
 from chatd.core.chats import Actor
 from chatd.mcp.pool import SessionPool
 from chatd.people import People
 from chatd.queue import Wakes
 from chatd.retitling import Retitling
+from chatd.signing_in import SigningIn
 from chatd.store.db import Database
 from chatd.store.secrets import KeyRing
 from chatd.store.spending import SpendLimits
@@ -63,8 +66,11 @@ class Parts:
     icons: Icons
     drain: Drain
     wakes: Wakes
+    rates: Rates
+    oauth: OAuth
+    signing_in: SigningIn
     origins: frozenset[str]
-    """Whose pages may open a WebSocket: ours and the listed ones."""
+    """Whose pages may open a WebSocket and use a session: ours and the listed ones."""
 
     async def watch(self, actor: Actor) -> Flow:
         return await watching.watch(self.watchers, self.permits.admit(actor), self.streams.pace)

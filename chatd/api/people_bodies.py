@@ -99,6 +99,10 @@ class Me(BaseModel):
     role: Role
     groups: list[GroupRef]
     created_at: datetime
+    csrf_token: str = Field(
+        description="What a page of a browser that is signed in sends as `X-CSRF-Token`; for a"
+        " token it is empty, and not needed."
+    )
 
 
 class User(BaseModel):

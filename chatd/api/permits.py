@@ -1,7 +1,7 @@
-"""Streams that are open, and whether the tokens that opened them still let their holders in.
+"""Streams that are open, and whether what opened them still lets its holders in: token or session.
 
-One query for all of them every few seconds; at once for a user of whom Redis says that something
-was taken from them.
+One query of each for all of them every few seconds; at once for a user of whom Redis says that
+something was taken from them.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from chatd.core.chats import Actor
 from chatd.core.errors import TooMany, Unavailable
 from chatd.people import REVOKED
 from chatd.store.db import Database
+from chatd.store.sessions import sessions_alive
 from chatd.store.tokens import tokens_alive
 from chatd.stream.listener import Listener
 
@@ -30,10 +31,12 @@ def _nobody() -> None:
 
 @dataclass(eq=False, slots=True)
 class Permit:
-    """One stream's leave to go on. Without a token it is the system's own, and nobody takes it."""
+    """One stream's leave to go on. Without token and session it is the system's own: nobody takes
+    it."""
 
     user_id: UUID
     token_id: UUID | None = None
+    session_id: UUID | None = None
     held: set["Permit"] = field(default_factory=set["Permit"])
     """Where it is looked after while its stream runs."""
     revoked: bool = False
@@ -77,8 +80,8 @@ class Permits:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def admit(self, actor: Actor) -> Permit:
-        """For a stream that this token has opened."""
-        return Permit(actor.user_id, actor.token_id, self._held)
+        """For a stream that this token or session has opened."""
+        return Permit(actor.user_id, actor.token_id, actor.session_id, self._held)
 
     @contextmanager
     def export(self, actor: Actor) -> Generator[Permit]:
@@ -88,7 +91,7 @@ class Permits:
         """
         if any(permit.exports and permit.user_id == actor.user_id for permit in self._held):
             raise TooMany("You have an export under way.", detail="Let it end first.")
-        permit = Permit(actor.user_id, actor.token_id, self._held, exports=True)
+        permit = Permit(actor.user_id, actor.token_id, actor.session_id, self._held, exports=True)
         permit.begin()
         try:
             yield permit
@@ -118,16 +121,19 @@ class Permits:
 
     async def _check(self, permits: Collection[Permit]) -> None:
         """An unreachable database is no reason to hang up."""
-        ids = {permit.token_id for permit in permits if permit.token_id is not None}
-        if not ids:
-            return
+        tokens = {permit.token_id for permit in permits if permit.token_id is not None}
+        sessions = {permit.session_id for permit in permits if permit.session_id is not None}
+        alive = frozenset[UUID | None]({None})
         try:
-            alive = await tokens_alive(self._db, ids)
+            if tokens:
+                alive |= await tokens_alive(self._db, tokens)
+            if sessions:
+                alive |= await sessions_alive(self._db, sessions)
         except Unavailable:
             return
         except Exception:
             log.exception("checking tokens failed")
             return
         for permit in permits:
-            if permit.token_id is not None and permit.token_id not in alive:
+            if not {permit.token_id, permit.session_id} <= alive:
                 permit.revoke()

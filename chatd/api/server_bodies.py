@@ -1,6 +1,6 @@
 """What administrators send about MCP servers."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 from uuid import UUID
@@ -9,13 +9,18 @@ from pydantic import ConfigDict, Field, SecretStr
 
 from chatd.api.admin import AdminBody, Secret, Url
 from chatd.api.fields import Flag
+from chatd.api.server_auth import MANUAL, settle, without_credentials
 from chatd.api.server_fields import (
+    Audience,
+    AuthMethodName,
     ClientId,
+    ClientSecret,
     DisplayName,
     GroupIds,
     HeaderName,
     Headers,
     Icon,
+    KeyId,
     LongText,
     OauthUrl,
     Scopes,
@@ -35,7 +40,7 @@ from chatd.core.servers import (
     ToolChanges,
     Transport,
 )
-from chatd.store.server_views import OAUTH2, View
+from chatd.store.server_views import View
 from chatd.store.servers import ServerSettings
 
 _EXAMPLE: dict[str, Any] = {
@@ -58,6 +63,11 @@ class ServerBody(AdminBody):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
+    id: UUID | None = Field(
+        default=None,
+        description="Only where a discovery that failed has named one: an application was then"
+        " registered by hand with the redirect URI of this id.",
+    )
     display_name: DisplayName
     slug: Slug
     transport: Transport
@@ -66,12 +76,36 @@ class ServerBody(AdminBody):
     availability: Availability
     description: LongText = ""
     icon_url: Icon = Field(default="", description="https, or a data URL of at most 64 KiB.")
-    oauth2_client_id: ClientId = ""
-    oauth2_client_secret: Secret | None = None
+    oauth2_client_id: ClientId = Field(
+        default="",
+        description="With `oauth2_auth_url` and `oauth2_token_url`, or none of the three: then the"
+        " authorization server is discovered, and a client registered there.",
+    )
+    oauth2_client_secret: ClientSecret | None = Field(
+        default=None, description="For `private_key_jwt` the private key, in PEM."
+    )
     oauth2_auth_url: OauthUrl = ""
     oauth2_token_url: OauthUrl = ""
     oauth2_revocation_url: OauthUrl = ""
-    oauth2_scopes: Scopes = Field(default="", description="With spaces between them.")
+    oauth2_scopes: Scopes = Field(
+        default="", description="With spaces between them; empty: those that are discovered."
+    )
+    oauth2_auth_method: AuthMethodName = Field(
+        default="", description="Empty: as the secret allows."
+    )
+    oauth2_client_key_id: KeyId = Field(
+        default="", description="Of the private key, if its authorization server wants it named."
+    )
+    oauth2_issuer: Audience = Field(
+        default="",
+        description="`client_credentials`: whom a client assertion is for (RFC 7523bis); empty: the"
+        " token URL. For `oauth2` it is discovered.",
+    )
+    oidc_audience: Audience = Field(
+        default="",
+        description="`user_oidc`: the login's token is exchanged for one of this audience"
+        " (RFC 8693); empty: it is sent itself.",
+    )
     api_key_header: HeaderName = ""
     api_key_value: Secret | None = None
     custom_headers: Headers | None = None
@@ -109,7 +143,8 @@ class ServerBody(AdminBody):
     def to_settings(self, default_access: Access = "everyone") -> ServerSettings:
         """Raises `BadRequest`."""
         values = {name: getattr(self, name) for name in _NAMES}
-        return _settings(values | {"access": self.access or default_access}, {})
+        values["access"] = self.access or default_access
+        return _settings(values, self.given().keys() & set(_NAMES), {})
 
 
 class ServerPatch(AdminBody):
@@ -126,11 +161,15 @@ class ServerPatch(AdminBody):
     description: LongText | None = None
     icon_url: Icon | None = None
     oauth2_client_id: ClientId | None = None
-    oauth2_client_secret: Secret | None = None
+    oauth2_client_secret: ClientSecret | None = None
     oauth2_auth_url: OauthUrl | None = None
     oauth2_token_url: OauthUrl | None = None
     oauth2_revocation_url: OauthUrl | None = None
     oauth2_scopes: Scopes | None = None
+    oauth2_auth_method: AuthMethodName | None = None
+    oauth2_client_key_id: KeyId | None = None
+    oauth2_issuer: Audience | None = None
+    oidc_audience: Audience | None = None
     api_key_header: HeaderName | None = None
     api_key_value: Secret | None = None
     custom_headers: Headers | None = None
@@ -155,94 +194,27 @@ class ServerPatch(AdminBody):
         kept = {name: stored[name] for name in _NAMES if name in stored}
         kept["group_ids"] = [UUID(group_id) for group_id in stored["group_ids"]]
         changes = {name: value for name, value in self.given().items() if name in _NAMES}
-        settings = _settings(kept | changes, stored)
-        _check_kept(settings, changes)
-        return settings
+        if changes.get("auth_type", stored["auth_type"]) != stored["auth_type"]:
+            kept = without_credentials(kept)
+            changes = {"oauth2_client_secret": SecretStr("")} | changes
+        return _settings(kept | changes, changes, stored)
+
+    def moves_discovered(self, stored: View) -> bool:
+        """Its URL is another one, and its client was found at the old one."""
+        moved = self.url is not None and self.url != stored["url"]
+        by_hand = not self.model_fields_set.isdisjoint((*MANUAL, "auth_type"))
+        return moved and not by_hand and bool(stored["discovered_at"])
 
 
 _NAMES = tuple(field.name for field in fields(ServerSettings))
 
-_SECRETS = {
-    "oauth2_client_secret": "has_oauth2_secret",
-    "api_key_value": "has_api_key",
-    "custom_headers": "has_custom_headers",
-    "signing_secret": "has_signing_secret",
-}
 
-_NEEDED = {
-    "oauth2": ("oauth2_client_id", "oauth2_auth_url", "oauth2_token_url"),
-    "api_key": ("api_key_header", "api_key_value"),
-    "custom_headers": ("custom_headers",),
-}
-
-
-_OF_AUTH_TYPE = {
-    **dict.fromkeys((*OAUTH2, "oauth2_client_secret"), "oauth2"),
-    **dict.fromkeys(("api_key_header", "api_key_value"), "api_key"),
-    "custom_headers": "custom_headers",
-}
-"""Which auth type each credential belongs to."""
-
-
-def secrets_in(settings: ServerSettings) -> tuple[str, ...]:
-    """The secrets that these settings set, for the audit log."""
-    return tuple(
-        name
-        for name in _SECRETS
-        if _filled(getattr(settings, name))
-        and _OF_AUTH_TYPE.get(name, settings.auth_type) == settings.auth_type
-    )
-
-
-def _settings(values: dict[str, Any], stored: View) -> ServerSettings:
+def _settings(values: dict[str, Any], given: Collection[str], stored: View) -> ServerSettings:
     for name in ("tool_allow_list", "tool_deny_list", "group_ids"):
         values[name] = tuple(values[name])
-    settings = ServerSettings(**values)
-    _check_credentials(settings, stored)
+    settings = settle(ServerSettings(**values), given, stored)
     _check_lists(settings)
     return settings
-
-
-def _check_credentials(settings: ServerSettings, stored: View) -> None:
-    auth_type = settings.auth_type
-    needed = _NEEDED.get(auth_type, ())
-    missing = [name for name in needed if not _present(settings, name, stored)]
-    if missing:
-        raise BadRequest(
-            f"The auth type {auth_type} needs {_listed(missing)}.",
-            validations=[
-                Validation(field=name, detail=f"Required by the auth type {auth_type}.")
-                for name in missing
-            ],
-        )
-
-
-def _present(settings: ServerSettings, name: str, stored: View) -> bool:
-    """After the change: of a secret what was given counts, else what is stored."""
-    given = getattr(settings, name)
-    return bool(stored.get(_SECRETS[name])) if given is None else _filled(given)
-
-
-def _filled(value: Any) -> bool:
-    return bool(value.get_secret_value() if isinstance(value, SecretStr) else value)
-
-
-def _check_kept(settings: ServerSettings, changes: dict[str, Any]) -> None:
-    """What would not be kept must not look as if it were."""
-    auth_type = settings.auth_type
-    lost = [
-        name
-        for name, value in changes.items()
-        if _OF_AUTH_TYPE.get(name, auth_type) != auth_type and _filled(value)
-    ]
-    if lost:
-        raise BadRequest(
-            f"The auth type {auth_type} has no {_listed(lost)}.",
-            validations=[
-                Validation(field=name, detail=f"Of the auth type {_OF_AUTH_TYPE[name]}.")
-                for name in lost
-            ],
-        )
 
 
 def _check_lists(settings: ServerSettings) -> None:
@@ -257,8 +229,3 @@ def _check_lists(settings: ServerSettings) -> None:
                 for name in ("tool_allow_list", "tool_deny_list")
             ],
         )
-
-
-def _listed(names: Sequence[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

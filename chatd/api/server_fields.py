@@ -2,15 +2,23 @@
 
 import re
 from ipaddress import ip_address
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from pydantic import AfterValidator, Field, SecretStr, StrictInt, StringConstraints
 
-from chatd.api.admin import MAX_URL, AdminBody, Secret, check_url
+from chatd.api.admin import (
+    MAX_SECRET,
+    MAX_URL,
+    AdminBody,
+    Secret,
+    check_secret,
+    check_url,
+)
 from chatd.api.fields import MAX_BIGINT, refusal, says
 from chatd.api.icon_cache import DATA_TYPES, MAX_DATA_BYTES, read_data_url
+from chatd.core.oauth import AuthMethod
 from chatd.core.servers import Approval, ToolPlanMode
 from chatd.core.tools import JsonObject
 
@@ -111,10 +119,23 @@ def _scopes(value: str) -> str:
     return scopes
 
 
-def _client_id(value: str) -> str:
-    if not (value.isascii() and (value.isprintable() or not value)):
-        raise refusal("A client ID must be printable ASCII.")
-    return value
+def _visible(what: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not (value.isascii() and (value.isprintable() or not value)):
+            raise refusal(f"{what} must be printable ASCII.")
+        return value
+
+    return AfterValidator(check)
+
+
+def _client_secret(value: SecretStr) -> SecretStr:
+    """A private key has lines; whatever else it is goes into a header or a form."""
+    text = value.get_secret_value().strip().replace("\r\n", "\n")
+    if not text.startswith("-----BEGIN "):
+        return check_secret(value)
+    if len(text) > MAX_SECRET or not (text.isascii() and text.replace("\n", "").isprintable()):
+        raise refusal("Invalid private key: PEM is expected.")
+    return SecretStr(text + "\n")
 
 
 DisplayName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -140,7 +161,11 @@ OauthUrl = Annotated[
     AfterValidator(_secure_url),
 ]
 Scopes = Annotated[LongText, AfterValidator(_scopes)]
-ClientId = Annotated[LongText, AfterValidator(_client_id)]
+ClientId = Annotated[LongText, _visible("A client ID")]
+ClientSecret = Annotated[SecretStr, AfterValidator(_client_secret)]
+KeyId = Annotated[LongText, _visible("A key ID")]
+Audience = Annotated[LongText, _visible("An audience")]
+AuthMethodName = AuthMethod | Literal[""]
 HeaderName = Annotated[
     str, StringConstraints(strip_whitespace=True), AfterValidator(_header_or_nothing)
 ]

@@ -8,25 +8,31 @@ from fastapi import APIRouter, Header, Path, Request, Response
 
 from chatd import audit
 from chatd.api.admin_answers import McpServer
-from chatd.api.answers import CONFLICT, FORBIDDEN, NOT_FOUND, json_answer
+from chatd.api.answers import CONFLICT, FORBIDDEN, NOT_FOUND, TOO_OFTEN, json_answer
 from chatd.api.auth import Admin, Signed, by
 from chatd.api.fields import says
 from chatd.api.limits import JsonRoute
-from chatd.api.parts import PartsDep
-from chatd.api.server_bodies import ServerBody, ServerPatch, secrets_in
+from chatd.api.parts import Parts, PartsDep
+from chatd.api.server_auth import secrets_in, to_discover
+from chatd.api.server_bodies import ServerBody, ServerPatch
 from chatd.audit import Target
+from chatd.connecting import configured, set_found
 from chatd.core.chats import Actor
 from chatd.core.errors import BadRequest, Conflict
 from chatd.store import policy_state, servers
 from chatd.store.config import read_config
+from chatd.store.oauth_servers import Configured
 from chatd.store.server_views import View
 
 PATH = "/mcp/servers"
 MAX_BODY_BYTES = 2 * 1024 * 1024
 """So that what is too long is refused by the name of its field."""
 
+DISCOVERIES_A_MINUTE = 10
+"""Of one administrator: each asks other people's servers."""
+
 router = APIRouter(prefix=PATH, tags=["mcp servers"], route_class=JsonRoute)
-ADMIN = {**FORBIDDEN, **NOT_FOUND, **CONFLICT}
+ADMIN = {**FORBIDDEN, **NOT_FOUND, **CONFLICT, **TOO_OFTEN}
 
 ServerId = Annotated[
     UUID, Path(description="The MCP server config's id."), says("Invalid MCP server config ID.")
@@ -51,6 +57,14 @@ _FOR_ADMINS: dict[str, Any] = {
     "oauth2_token_url": "",
     "oauth2_revocation_url": "",
     "oauth2_scopes": "",
+    "oauth2_auth_method": "",
+    "oauth2_client_key_id": "",
+    "oauth2_issuer": "",
+    "oauth2_resource": "",
+    "oauth2_client_source": "",
+    "oauth2_registration_url": "",
+    "oidc_audience": "",
+    "discovered_at": None,
     "api_key_header": "",
     "group_ids": [],
     "unknown_tools": [],
@@ -63,7 +77,7 @@ async def list_servers(request: Request, actor: Signed, parts: PartsDep) -> Resp
     """Administrators see all of them; members the enabled ones that they may use, without where
     they are."""
     async with parts.db.transaction() as session:
-        found = await servers.list_servers(session, visible_to=seen_by(actor))
+        found = await servers.list_servers(session, visible_to=seen_by(actor), caller=actor.user_id)
     return json_answer([_shown(request, view, actor) for view in found])
 
 
@@ -73,11 +87,20 @@ async def list_servers(request: Request, actor: Signed, parts: PartsDep) -> Resp
 async def create_server(
     request: Request, body: ServerBody, actor: Admin, parts: PartsDep
 ) -> Response:
+    """With `oauth2` and nothing said about its client, the authorization server is discovered and a
+    client registered there; if that fails, the answer says what was tried, and nothing is added."""
     config = await read_config(parts.db)
     settings = body.to_settings(config.new_servers.access)
+    if to_discover(settings):
+        await parts.rates.take("discover", actor.user_id, limit=DISCOVERIES_A_MINUTE)
+        set_ = secrets_in(settings)
+        author = by(request, actor)
+        return tagged(await parts.oauth.discovering.add(settings, author, set_, body.id), 201)
     async with parts.db.transaction() as session:
         await policy_state.bump(session)
-        made = await servers.create_server(session, parts.keys, settings, actor.user_id)
+        made = await servers.create_server(
+            session, parts.keys, settings, actor.user_id, server_id=body.id
+        )
         audit.record(
             session,
             by(request, actor),
@@ -86,7 +109,7 @@ async def create_server(
             after=made,
             secrets=secrets_in(settings),
         )
-    return _tagged(made, 201)
+    return tagged(made, 201)
 
 
 @router.get("/{server}", response_model=McpServer, responses=NOT_FOUND, summary="One MCP server")
@@ -95,8 +118,10 @@ async def get_server(
 ) -> Response:
     """Its `ETag` is for `If-Match`."""
     async with parts.db.transaction() as session:
-        view = await servers.get_server(session, server, visible_to=seen_by(actor))
-    return _tagged(_shown(request, view, actor))
+        view = await servers.get_server(
+            session, server, visible_to=seen_by(actor), caller=actor.user_id
+        )
+    return tagged(_shown(request, view, actor))
 
 
 @router.patch(
@@ -112,12 +137,17 @@ async def patch_server(
 ) -> Response:
     """It counts from the next tool call on, also in turns that are running."""
     expected = {"version": body.version, "If-Match": _version(if_match)}
+    found = await _discovered(parts, server, body, actor, expected)
     async with parts.db.transaction() as session:
         await policy_state.bump(session)
-        before = await servers.get_server(session, server, lock=True)
+        before = await servers.get_server(session, server, caller=actor.user_id, lock=True)
         _check_versions(before, expected)
         settings = body.to_settings(before)
+        if found is None and to_discover(settings):
+            raise Conflict("The MCP server config was changed meanwhile.")
         after = await servers.update_server(session, parts.keys, server, settings, actor.user_id)
+        if found is not None:
+            after = await set_found(session, parts.keys, after, found, actor.user_id)
         audit.record(
             session,
             by(request, actor),
@@ -127,7 +157,7 @@ async def patch_server(
             after=after,
             secrets=secrets_in(settings),
         )
-    return _tagged(after)
+    return tagged(after)
 
 
 @router.delete("/{server}", status_code=204, responses=ADMIN, summary="Delete an MCP server")
@@ -144,6 +174,30 @@ async def delete_server(
     return Response(status_code=204)
 
 
+async def _discovered(
+    parts: Parts,
+    server: UUID,
+    body: ServerPatch,
+    actor: Actor,
+    expected: dict[str, int | None],
+) -> Configured | None:
+    """What discovery has to say about the server as it will be; None when it need not be asked.
+
+    `expected` from then on has the version that it is about.
+    """
+    async with parts.db.transaction() as session:
+        before = await servers.get_server(session, server)
+    _check_versions(before, expected)
+    settings = body.to_settings(before)
+    if not to_discover(settings) and not body.moves_discovered(before):
+        return None
+    await parts.rates.take("discover", actor.user_id, limit=DISCOVERIES_A_MINUTE)
+    found = await parts.oauth.discovering.find(server, settings.url)
+    expected["version"] = before["version"]
+    scopes = (body.oauth2_scopes or "").split()
+    return configured(found, scopes)
+
+
 def seen_by(actor: Actor) -> UUID | None:
     """For `visible_to`: administrators see every server."""
     return actor.user_id if actor.role != "admin" else None
@@ -153,7 +207,7 @@ def _target(server_id: UUID) -> Target:
     return Target("mcp_server", server_id)
 
 
-def _tagged(view: View, status: int = 200) -> Response:
+def tagged(view: View, status: int = 200) -> Response:
     answer = json_answer(view, status)
     answer.headers["ETag"] = f'"{view["version"]}"'
     return answer

@@ -12,9 +12,10 @@ from chatd.api.auth import Signed
 from chatd.api.fields import ChatId, says
 from chatd.api.limits import JsonRoute
 from chatd.api.parts import PartsDep
+from chatd.core.accounts import connect_path, reason_of, sentence
 from chatd.core.chats import Actor
 from chatd.core.reasons import SENTENCES
-from chatd.core.servers import McpServer, Principal, principal_of
+from chatd.core.servers import McpServer, Principal, UserAuth, principal_of
 from chatd.core.tools import OfferedTool
 from chatd.explaining import Drop, explain
 from chatd.policy.approvals import approval_required
@@ -58,16 +59,33 @@ async def list_tools(
         {
             "plan_mode": situation.plan_mode,
             "tools": [shown_tool(tool, servers) for tool in explained.tools],
-            "dropped": _visible(explained.dropped, actor),
+            "dropped": [
+                shown | _account(drop, servers)
+                for drop, shown in _visible(explained.dropped, actor)
+            ],
         }
     )
 
 
-def _visible(dropped: Sequence[Drop], actor: Actor) -> list[dict[str, Any]]:
+def _visible(dropped: Sequence[Drop], actor: Actor) -> list[tuple[Drop, dict[str, Any]]]:
     """A member learns nothing of a server hidden from them, nor of what a server is and where."""
     if actor.role == "admin":
-        return [shown_drop(drop) for drop in dropped]
-    return [_reason(drop) for drop in dropped if not drop.hidden]
+        return [(drop, shown_drop(drop)) for drop in dropped]
+    return [(drop, _reason(drop)) for drop in dropped if not drop.hidden]
+
+
+def _account(drop: Drop, servers: Mapping[UUID, McpServer]) -> dict[str, Any]:
+    """What the one who asks can do about a server that wants an account of theirs."""
+    server = servers.get(drop.dropped.server_id) if drop.dropped.server_id else None
+    if server is None or not isinstance(server.auth, UserAuth):
+        return {}
+    if drop.dropped.reason != "auth_required":
+        return {}
+    return {
+        "message": sentence(server.auth),
+        "connect_url": connect_path(server.auth.type, server.id),
+        "needs_reauth": reason_of(server.auth),
+    }
 
 
 def shown_drop(drop: Drop) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from chatd.api.people_bodies import (
     UserPatch,
     Users,
 )
+from chatd.api.session_cookie import SLOT, Slot
 from chatd.audit import Target
 from chatd.core.chats import Actor
 from chatd.core.errors import Conflict
@@ -42,14 +43,14 @@ _OWN = Me.model_fields.keys()
 
 
 @router.get("/me", response_model=Me, summary="Who you are")
-async def get_me(actor: Signed, parts: PartsDep) -> Response:
-    return await _me(parts, actor)
+async def get_me(request: Request, actor: Signed, parts: PartsDep) -> Response:
+    return await _me(request, parts, actor)
 
 
 @router.patch("/me", response_model=Me, summary="Change your name")
 async def patch_me(request: Request, body: OwnPatch, actor: Signed, parts: PartsDep) -> Response:
     await _update(request, parts, actor, actor.user_id, cast(Changes, body.given()))
-    return await _me(parts, actor)
+    return await _me(request, parts, actor)
 
 
 @router.get("/me/export", response_class=Response, responses=EXPORT, summary="All that is yours")
@@ -133,9 +134,14 @@ async def export(request: Request, user: UserId, actor: Admin, parts: PartsDep) 
     return await _export(request, parts, actor, user)
 
 
-async def _me(parts: Parts, actor: Actor) -> Response:
+async def _me(request: Request, parts: Parts, actor: Actor) -> Response:
     shown = await users.show_user(parts.db, actor.user_id)
-    return json_answer({name: shown[name] for name in _OWN})
+    slot: Slot = request.scope[SLOT]
+    shown["csrf_token"] = slot.csrf
+    answer = json_answer({name: shown[name] for name in _OWN})
+    if slot.csrf:
+        answer.headers["Cache-Control"] = "no-store"
+    return answer
 
 
 async def _update(

@@ -1,4 +1,4 @@
-"""`chatd admin`: suspending users, and groups, straight in the database.
+"""`chatd admin`: suspending users, their logins, and groups, straight in the database.
 
 Streams and running turns find out by themselves, within five seconds.
 """
@@ -14,10 +14,12 @@ from chatd import audit
 from chatd.audit import By, Target
 from chatd.cli.database import in_database, in_transaction
 from chatd.cli.saying import say, show
-from chatd.settings import DatabaseSettings, load
+from chatd.core.errors import BadRequest
+from chatd.settings import DatabaseSettings, LoginSettings, load
 from chatd.store import groups, policy_state, users
 from chatd.store.db import Database
 from chatd.store.suspending import end_work, resume_queues
+from chatd.store.user_links import add_link
 
 Username = Annotated[str, typer.Argument(help="The user's name to sign in with.")]
 GroupName = Annotated[str, typer.Argument(help="The group's name.", show_default=False)]
@@ -33,6 +35,28 @@ def activate_user(username: Username) -> None:
     """Let a suspended user in again: their tokens work as before."""
     in_database(load(DatabaseSettings), lambda db: _suspend(db, username, suspended=False))
     say(f"Activated {username}.")
+
+
+def link_user(
+    username: Username,
+    subject: Annotated[str, typer.Argument(help="Their `sub` at the OpenID provider.")],
+    issuer: Annotated[
+        str, typer.Option(help="As the provider names itself; else CHATD_OIDC_ISSUER.")
+    ] = "",
+) -> None:
+    """Let a user who is here already sign in with an OpenID provider."""
+    issuer = issuer or load(LoginSettings).oidc_issuer
+    if not issuer or not subject:
+        raise BadRequest("Say which subject at which issuer.")
+
+    async def work(session: AsyncSession) -> None:
+        user = await users.get_user(session, username)
+        await add_link(session, user.id, issuer=issuer, subject=subject, claims={})
+        told = {"issuer": issuer, "subject": subject}
+        audit.record(session, By(), "link", Target("user", user.id), after=told)
+
+    in_transaction(load(DatabaseSettings), work)
+    say(f"{username} signs in at {issuer}.")
 
 
 def create_group(

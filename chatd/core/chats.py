@@ -8,6 +8,7 @@ from uuid import UUID
 from chatd.core.messages import Part
 from chatd.core.models import ReasoningEffort
 from chatd.core.tools import JsonObject
+from chatd.core.turns import OnAuthRequired
 
 MAX_QUEUED = 20
 """Turns waiting behind the active one; one more is refused with 429."""
@@ -17,11 +18,13 @@ MAX_TITLE = 200
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks. `token_id` is None for work the system does by itself."""
+    """Who asks: with a token, or signed in with a browser. With neither it is work that the system
+    does by itself."""
 
     user_id: UUID
     role: Literal["admin", "member"]
     token_id: UUID | None = None
+    session_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class NewTurn:
     """None: unchanged. Empty: off."""
     kind: Literal["message", "compact"] = "message"
     """A compaction says nothing: it has no content."""
+    on_auth_required: OnAuthRequired = "skip"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ ITEM_STATES: tuple[str, ...] = get_args(ItemState)
 TOOL_RESULT_S = 300.0
 APPROVAL_S = 24 * 3600.0
 ELICITATION_S = 3600.0
+AUTH_S = 600.0
 """How long each may stay open."""
 
 

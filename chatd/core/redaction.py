@@ -15,7 +15,7 @@ _NAME = re.compile(
 )
 
 _HINT = re.compile(
-    r"://|chatd_|sk-|eyJ|[?&](?:code|key|sig)|bearer|token|secret|passw|passphrase|credential"
+    r"://|chatds?_|sk-|eyJ|[?&](?:code|key|sig)|bearer|token|secret|passw|passphrase|credential"
     r"|key|authorization|cookie|verifier",
     re.IGNORECASE,
 )
@@ -39,7 +39,7 @@ _LOOKS: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         rf"\1{REDACTED}",
     ),
-    (re.compile(r"\bchatd_[\w-]{16,}"), f"chatd_{REDACTED}"),
+    (re.compile(r"\b(chatds?_)[\w-]{16,}(?:\.[\w-]{16,})?"), rf"\1{REDACTED}"),
     (re.compile(r"\bsk-[\w-]{8,}"), f"sk-{REDACTED}"),
     # A JSON web token.
     (re.compile(r"\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*"), REDACTED),

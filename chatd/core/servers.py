@@ -7,9 +7,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, SecretStr
 
+from chatd.core.oauth import ReauthReason
+
 Transport = Literal["streamable_http", "sse"]
 Availability = Literal["force_on", "default_on", "default_off"]
-AuthType = Literal["none", "oauth2", "api_key", "custom_headers", "user_oidc"]
+AuthType = Literal["none", "oauth2", "api_key", "custom_headers", "user_oidc", "client_credentials"]
 
 Approval = Literal["always", "never", "unless_read_only"]
 """Whether a person is asked before a call; a read-only hint counts only from a trusted server."""
@@ -58,12 +60,30 @@ class CustomHeadersAuth(BaseModel):
 
 
 class UserAuth(BaseModel):
-    """Each user's own credentials; until they have connected, policy drops the server."""
+    """Each user's own token, which the token service hands out; policy drops a server without."""
 
     type: Literal["oauth2", "user_oidc"]
+    connection_id: UUID | None = None
+    """The turn owner's row of `oauth_tokens`; None: never connected, or not any more."""
+    needs_reauth: ReauthReason | None = None
+    audience: str = ""
+    """`user_oidc`: for whom the login's token is exchanged (RFC 8693); empty: sent as it is."""
+
+    @property
+    def connected(self) -> bool:
+        return self.connection_id is not None and self.needs_reauth is None
 
     def headers(self) -> dict[str, str]:
-        raise ValueError("the user has not connected this server")
+        return {}
+
+
+class ServiceAuth(BaseModel):
+    """The deployment's own token (RFC 6749, section 4.4), the same for every user."""
+
+    type: Literal["client_credentials"] = "client_credentials"
+
+    def headers(self) -> dict[str, str]:
+        return {}
 
 
 class UnusableAuth(BaseModel):
@@ -76,7 +96,8 @@ class UnusableAuth(BaseModel):
 
 
 McpAuth = Annotated[
-    NoAuth | ApiKeyAuth | CustomHeadersAuth | UserAuth | UnusableAuth, Field(discriminator="type")
+    NoAuth | ApiKeyAuth | CustomHeadersAuth | UserAuth | ServiceAuth | UnusableAuth,
+    Field(discriminator="type"),
 ]
 """The union is the registry: a new auth type is a new member."""
 
@@ -133,8 +154,8 @@ class McpServer:
 class Principal:
     """On whose behalf a server is connected: the key of sessions and tool lists, never a token.
 
-    `shared` when every user's connection is the same (none, api_key, custom_headers); with
-    identity headers also the user and the chat.
+    `shared` when every user's connection is the same (none, api_key, custom_headers, client
+    credentials), else the user's connection; with identity headers also the user and the chat.
     """
 
     key: str
@@ -142,6 +163,8 @@ class Principal:
     chat_id: UUID | None = None
     """The root chat, when identity headers are forwarded."""
     subchat_id: UUID | None = None
+    connection_id: UUID | None = None
+    """Whose token goes with it."""
 
 
 SHARED = Principal(key="shared")
@@ -152,20 +175,34 @@ def principal_of(
 ) -> Principal:
     """Whose connection a turn uses for this server."""
     if not server.forward_coder_headers:
-        return SHARED
+        return visitor(server, user_id)
     return Principal(
-        key=f"user:{user_id}:chat:{chat_id}",
+        key=f"user:{user_id}:chat:{chat_id}{_connection(server)}",
         user_id=user_id,
         chat_id=root_chat_id,
         subchat_id=chat_id if chat_id != root_chat_id else None,
+        connection_id=_connection_id(server),
     )
 
 
 def visitor(server: McpServer, user_id: UUID) -> Principal:
     """A user's connection outside of any chat."""
-    if not server.forward_coder_headers:
+    if not server.forward_coder_headers and not isinstance(server.auth, UserAuth):
         return SHARED
-    return Principal(key=f"user:{user_id}", user_id=user_id)
+    return Principal(
+        key=f"user:{user_id}{_connection(server)}",
+        user_id=user_id,
+        connection_id=_connection_id(server),
+    )
+
+
+def _connection_id(server: McpServer) -> UUID | None:
+    return server.auth.connection_id if isinstance(server.auth, UserAuth) else None
+
+
+def _connection(server: McpServer) -> str:
+    """A new grant is another connection: what the former one was shown is not shown to it."""
+    return f":token:{_connection_id(server)}" if isinstance(server.auth, UserAuth) else ""
 
 
 def user_of(principal_key: str) -> UUID | None:

@@ -21,5 +21,9 @@ class Situation:
 
 
 def unauthorised(servers: Iterable[McpServer]) -> frozenset[UUID]:
-    """Those that want each user's own credentials, which nobody can give them yet."""
-    return frozenset(server.id for server in servers if isinstance(server.auth, UserAuth))
+    """Those that want the user's own token, and this user has none that works."""
+    return frozenset(
+        server.id
+        for server in servers
+        if isinstance(server.auth, UserAuth) and not server.auth.connected
+    )

@@ -98,6 +98,8 @@ class ToolResult:
     outcome: Literal["done", "failed", "unknown", "denied", "cancelled"] = "done"
     cut_from: int = 0
     """Bytes of text the server sent, when more than the model is given; else 0."""
+    refused: Literal["account", "access"] | None = None
+    """The server did not take our credentials at all, or not for this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """A turn's states and the moves between them; the database's constraints repeat the closed set."""
 
 from enum import StrEnum
+from typing import Literal
 
 
 class TurnStatus(StrEnum):
@@ -20,6 +21,9 @@ class TurnStatus(StrEnum):
     CANCELLED = "cancelled"
     SUPERSEDED = "superseded"
 
+
+OnAuthRequired = Literal["skip", "wait"]
+"""Whether a turn goes on without a server that its owner has to connect to, or waits for them."""
 
 _S = TurnStatus
 

@@ -11,6 +11,7 @@ from chatd.core.messages import HistoryMessage, NewMessage
 from chatd.core.models import Model, ReasoningEffort
 from chatd.core.servers import McpServer
 from chatd.core.tools import CallState, JsonObject, OfferedTool, ToolCall
+from chatd.core.turns import OnAuthRequired
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class LoadedTurn:
     entered_first: int | None = None
     """Tokens that entered the first model call of this history: a compaction begins a new one."""
     entered_last: int | None = None
+    on_auth_required: OnAuthRequired = "skip"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,8 @@ class Notice(TypedDict):
     code: str
     server_id: str | None
     message: str
+    connect_url: NotRequired[str | None]
+    """Of `mcp_auth_required`: a path of ours; None: the user has to sign in."""
 
 
 def message_row(message: NewMessage) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from mcp_types import (
     HEADER_MISMATCH,
@@ -15,7 +16,7 @@ from chatd.core.asking import InputRequired
 from chatd.core.text import clean_json
 from chatd.core.tools import JsonObject, ToolResult
 from chatd.mcp.conversation import Conversation
-from chatd.mcp.errors import ServerFailed
+from chatd.mcp.errors import FailureReason, ServerFailed
 from chatd.mcp.exchange import Exchange
 from chatd.mcp.listing import Pages, ToolList
 from chatd.mcp.questions import Unaskable, input_required, pages_to_visit
@@ -28,7 +29,10 @@ MAX_VISITS = 3
 LIST_ROOM = 8 * 1024 * 1024
 """Bytes of all pages of one list together."""
 
-
+_REFUSED: Mapping[FailureReason, Literal["account", "access"]] = {
+    "auth_required": "account",
+    "forbidden": "access",
+}
 _PAUSES_S = (0.05, 0.1, 0.2, *(0.25,) * 7)
 """Before a call is made again for a server that wants nothing but its own state back."""
 
@@ -157,4 +161,5 @@ def failed_call(failed: ServerFailed | Unaskable) -> ToolResult:
         )
         return ToolResult(text=text, is_error=True, outcome="unknown")
     lead = "The server refused the call" if failed.reason == "rpc" else "The tool was not called"
-    return ToolResult(text=f"{lead}: {reason}", is_error=True, outcome="failed")
+    refused = _REFUSED.get(failed.reason)
+    return ToolResult(f"{lead}: {reason}", is_error=True, outcome="failed", refused=refused)

@@ -16,7 +16,7 @@ from chatd.core.errors import NotDialled
 from chatd.core.servers import Transport
 from chatd.mcp.body import Body
 from chatd.mcp.errors import ServerFailed, redacted
-from chatd.mcp.exchange import EXCHANGE, Exchange
+from chatd.mcp.exchange import EXCHANGE, OWN, Exchange
 
 CONNECT_S = 10.0
 SESSION_ID = "mcp-session-id"
@@ -73,6 +73,7 @@ class AnsweringClient:
     ) -> httpx2.Response:
         exchange.begin(in_session=self._transport == "sse" or SESSION_ID in request.headers)
         request.extensions["trace"] = exchange.trace
+        request.extensions[OWN] = exchange
         try:
             async with exchange.clock.reading():
                 response = await self._client.send(request, **kwargs)

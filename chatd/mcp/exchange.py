@@ -5,10 +5,10 @@ request's own exchange in a context variable. Only the principal travels, never 
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import httpx2
 
@@ -22,13 +22,36 @@ Stage = Literal["waiting", "connecting", "sent"]
 _SHORTEST_SECRET = 8
 
 
+OWN = "chatd.exchange"
+"""In a request's extensions: its own exchange, if somebody waits for the answer."""
+
+
 def _nothing() -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A server's 401 or 403: it has looked at no more of the request than its headers."""
+
+    status: int
+    challenges: tuple[str, ...]
+    """`WWW-Authenticate`, line by line."""
+    sent: Mapping[str, str] = field(repr=False)
+    """What the source gave for the request."""
+    again: bool
+    """The second one: what the source gave after the first is refused too."""
 
 
 class HeaderSource(Protocol):
     """Who knows the headers of a request: credentials and, where wanted, identity."""
 
     async def headers(self, server: McpServer, principal: Principal) -> Mapping[str, str]: ...
+
+    async def refused(
+        self, server: McpServer, principal: Principal, refusal: Refusal
+    ) -> Mapping[str, str] | None:
+        """The headers to send the same request with once more; None: leave it at that."""
+        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +112,8 @@ EXCHANGE: ContextVar[Exchange] = ContextVar("mcp_exchange")
 class HeaderAuth(httpx2.Auth):
     """Asks for the headers of this server when a request is sent; without a principal none is.
 
-    With a signing secret the request is then signed.
+    A request that was refused for its credentials was not executed: it goes out once more if there
+    are others. With a signing secret each is signed.
     """
 
     def __init__(self, server: McpServer, source: HeaderSource) -> None:
@@ -104,6 +128,26 @@ class HeaderAuth(httpx2.Auth):
             raise ServerFailed("protocol", "no principal for this request")
         who = exchange.principal
         headers = await self._source.headers(self._server, who)
+        for again in (False, True):
+            await self._prepare(request, headers, exchange)
+            response = yield request
+            if response.status_code not in (401, 403):
+                return
+            challenges = tuple(response.headers.get_list("www-authenticate"))
+            refusal = Refusal(response.status_code, challenges, headers, again)
+            others = await self._source.refused(self._server, who, refusal)
+            if others is None or again:
+                return
+            headers = others
+            response.stream = _Unread(response.stream)
+            own: Exchange | None = request.extensions.get(OWN)
+            if own is not None:
+                own.stage = "waiting"
+
+    async def _prepare(
+        self, request: httpx2.Request, headers: Mapping[str, str], exchange: Exchange
+    ) -> None:
+        who = exchange.principal
         request.headers.update(headers)
         told = {str(known) for known in (who.user_id, who.chat_id, who.subchat_id)}
         for value in headers.values():
@@ -111,7 +155,20 @@ class HeaderAuth(httpx2.Auth):
             exchange.secrets.update(_secrets(value) - told)
         if self._server.signing_secret is not None:
             await sign(request, self._server.signing_secret.get_secret_value())
-        yield request
+
+
+class _Unread(httpx2.AsyncByteStream):
+    """The body of an answer that nobody wants: httpx2 would read all of it before it goes on."""
+
+    def __init__(self, stream: object) -> None:
+        self._stream = cast(httpx2.AsyncByteStream, stream)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        return
+        yield b""
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 def _secrets(value: str) -> set[str]:

@@ -1,5 +1,6 @@
 """The only maker of HTTP clients that dial configured or discovered addresses."""
 
+import asyncio
 import ssl
 from collections.abc import Sequence
 from http.cookiejar import CookieJar
@@ -56,10 +57,15 @@ class Outbound:
 
         They may lie in a network of the MCP allow-list only if the configured server itself does.
         Answers of at most METADATA_LIMIT bytes. Raises httpx2.ConnectError when the configured
-        host has no address, httpx2.InvalidURL.
+        host has no address, httpx2.ConnectTimeout when no resolver says so in time,
+        httpx2.InvalidURL.
         """
         url = httpx2.URL(configured_url)
-        addresses = await resolve(url.host, url.port or 443)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                addresses = await resolve(url.host, url.port or 443)
+        except TimeoutError:
+            raise httpx2.ConnectTimeout(f"resolving {url.host!r} took too long") from None
         allowed = tuple(
             network
             for network in self._mcp_allowed

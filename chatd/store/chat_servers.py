@@ -17,12 +17,16 @@ from chatd.store.secrets import KeyRing
 CHAT_SERVERS = f"""
 SELECT c.plan_mode, c.mode, c.mcp_server_ids, c.dynamic_tools, c.parent_chat_id, c.root_chat_id,
     {hot.GROUPS.format(owner="c.owner_id")} AS group_ids,
-    (SELECT jsonb_agg({hot.SERVER_ROW} ORDER BY s.slug) FROM mcp_server_configs s
+    (SELECT jsonb_agg({hot.SERVER_ROW.format(user="c.owner_id")} ORDER BY s.slug)
+        FROM mcp_server_configs s
         WHERE s.enabled OR s.id = ANY (c.mcp_server_ids)) AS servers
 FROM chats c WHERE c.id = $1 AND c.owner_id = $2 AND c.deleted_at IS NULL
 """
 
-ONE_SERVER = f"SELECT {hot.SERVER_ROW} AS server FROM mcp_server_configs s WHERE s.id = $1"
+ONE_SERVER = f"""
+SELECT {hot.SERVER_ROW.format(user="CAST($2 AS uuid)")} AS server
+FROM mcp_server_configs s WHERE s.id = $1
+"""
 
 GROUPS_OF = f"SELECT {hot.GROUPS.format(owner='u.id')} AS group_ids FROM users u WHERE u.id = $1"
 
@@ -59,9 +63,11 @@ async def load_chat_servers(
     )
 
 
-async def load_server(db: Database, keys: KeyRing, server_id: UUID) -> McpServer:
-    """One server, enabled or not. Raises `NotFound`."""
-    row = await db.fetch_one(ONE_SERVER, server_id)
+async def load_server(
+    db: Database, keys: KeyRing, server_id: UUID, user_id: UUID | None
+) -> McpServer:
+    """One server, enabled or not, with this user's connection to it. Raises `NotFound`."""
+    row = await db.fetch_one(ONE_SERVER, server_id, user_id)
     if row is None:
         raise NotFound
     return to_server(cast(dict[str, Any], load(row["server"])), keys)

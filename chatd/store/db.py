@@ -23,6 +23,9 @@ STATEMENT_TIMEOUT_MS = 30_000
 IDLE_IN_TRANSACTION_MS = 5_000
 """Then PostgreSQL ends the transaction: what a frozen process has locked holds up nobody longer."""
 
+Session = AsyncSession
+"""One transaction, for those that only hand it on."""
+
 RETRY = {"Retry-After": "2"}
 
 POLICY_MOVED = "policy_moved"

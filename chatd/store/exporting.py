@@ -1,6 +1,6 @@
 """What a user has said, made and set, as JSON lines, read page by page.
 
-Not in it: secrets, connections to servers (grants, log), audit lines, and what is deleted.
+Not in it: secrets, the log of connections to servers, audit lines, and what is deleted.
 
 Each line is an object with its `type`; chats are followed by what is in them. Of what changes
 meanwhile some is told as it was and some as it is. The last line's type is `end`: without it the
@@ -36,6 +36,28 @@ _TOKENS = """
 SELECT json_build_object('type', 'token', 'id', id, 'name', name, 'created_at', created_at,
     'expires_at', expires_at, 'revoked_at', revoked_at, 'last_used_at', last_used_at)::text AS line
 FROM api_tokens WHERE user_id = $1 ORDER BY created_at, id
+"""
+
+_LINKS = """
+SELECT json_build_object('type', 'login', 'id', id, 'issuer', issuer, 'subject', subject,
+    'email', email, 'claims', claims, 'created_at', created_at,
+    'last_login_at', last_login_at)::text AS line
+FROM user_links WHERE user_id = $1 ORDER BY created_at, id
+"""
+
+_CONNECTIONS = """
+SELECT json_build_object('type', 'connection', 'id', t.id, 'server_id', t.server_id,
+    'server', s.slug, 'issuer', t.issuer, 'scopes', t.scopes, 'needs_reauth', t.needs_reauth,
+    'expires_at', t.expires_at, 'created_at', t.created_at, 'refreshed_at', t.refreshed_at,
+    'used_at', t.used_at)::text AS line
+FROM oauth_tokens t LEFT JOIN mcp_server_configs s ON s.id = t.server_id
+WHERE t.user_id = $1 ORDER BY t.created_at, t.id
+"""
+
+_SESSIONS = """
+SELECT json_build_object('type', 'session', 'id', id, 'created_at', created_at,
+    'last_used_at', last_used_at, 'expires_at', expires_at, 'revoked_at', revoked_at)::text AS line
+FROM sessions WHERE user_id = $1 ORDER BY created_at, id
 """
 
 _CHATS = f"""
@@ -98,12 +120,14 @@ FROM usage_entries WHERE owner_id = $1 AND ($2::bigint IS NULL OR id > $2)
 ORDER BY id LIMIT {PAGE}
 """
 
+_OF_USER = (_USER, _GROUPS, _SETTINGS, _TOKENS, _LINKS, _CONNECTIONS, _SESSIONS)
+
 END = b'{"type": "end"}\n'
 
 
 async def export_user(db: Database, user_id: UUID) -> AsyncGenerator[bytes]:
     """Some lines at a time, in bounded memory."""
-    for query in (_USER, _GROUPS, _SETTINGS, _TOKENS):
+    for query in _OF_USER:
         yield b"".join(_line(row["line"]) for row in await db.fetch(query, user_id))
     async for lines in _chats(db, user_id):
         yield lines

@@ -37,6 +37,10 @@ SECRET_COLUMNS: tuple[SecretColumn, ...] = (
     SecretColumn("mcp_server_configs", "custom_headers"),
     SecretColumn("mcp_server_configs", "signing_secret"),
     SecretColumn("model_providers", "api_key"),
+    SecretColumn("oauth_tokens", "access_token"),
+    SecretColumn("oauth_tokens", "refresh_token"),
+    SecretColumn("oauth_clients", "secret"),
+    SecretColumn("oauth_states", "data"),
 )
 """Every one there is."""
 

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,12 +12,14 @@ from chatd import logs
 from chatd.core.errors import LeaseLost, TurnError, turn_error
 from chatd.core.items import Item
 from chatd.core.models import Model, ModelOptions
+from chatd.core.oauth import REAUTH_REASONS
 from chatd.core.servers import (
     ApiKeyAuth,
     CustomHeadersAuth,
     McpAuth,
     McpServer,
     NoAuth,
+    ServiceAuth,
     UnusableAuth,
     UserAuth,
 )
@@ -35,6 +37,8 @@ PROVIDER_TABLE = "model_providers"
 Servers = dict[tuple[object, ...], McpServer]
 """Decrypted servers by id, version and keys: a version never changes its secrets, but another key
 may make them readable."""
+
+_OF_USERS = ("oauth2", "user_oidc")
 
 _SECRETS = ("api_key_value", "custom_headers", "signing_secret")
 
@@ -94,6 +98,7 @@ class TurnLoader:
             first_token_at=row["first_token_at"],
             entered_first=row["entered_first"],
             entered_last=row["entered_last"],
+            on_auth_required=row["on_auth_required"],
         )
 
     async def reload_policy(self, claim: Claim) -> Policy:
@@ -118,7 +123,8 @@ class TurnLoader:
             if len(self._servers) >= MAX_REMEMBERED:
                 self._servers.clear()
             server = self._servers[key] = to_server(row, self._keys)
-        return server
+        # Of what is remembered for everybody nothing may be one user's.
+        return replace(server, auth=_user_auth(row)) if row["auth_type"] in _OF_USERS else server
 
 
 def to_model(row: Any, keys: KeyRing) -> tuple[Model | None, TurnError | None]:
@@ -237,12 +243,26 @@ def _auth(row: dict[str, Any], keys: KeyRing) -> McpAuth:
                     values={name: SecretStr(value) for name, value in values.items()}
                 )
             case "oauth2" | "user_oidc":
-                return UserAuth(type=row["auth_type"])
+                return _user_auth(row)
+            case "client_credentials":
+                return ServiceAuth()
             case _:
                 return UnusableAuth()
     except (UnknownKey, Tampered) as error:
         log.warning("credentials cannot be read", server=row["slug"], error=str(error))
         return UnusableAuth()
+
+
+def _user_auth(row: dict[str, Any]) -> UserAuth:
+    connection: dict[str, Any] = row["connection"] or {}
+    reason = connection.get("needs_reauth")
+    known = reason is None or reason in REAUTH_REASONS  # a later release may have others
+    return UserAuth(
+        type=row["auth_type"],
+        connection_id=UUID(connection["id"]) if connection else None,
+        needs_reauth=reason if known else "unauthorized",
+        audience=row["oidc_audience"],
+    )
 
 
 def _journal_entry(row: dict[str, Any]) -> JournalEntry:

@@ -20,7 +20,12 @@ SELECT s.id AS server_id, asked.id AS user_id
 FROM unnest($1::uuid[]) AS asked(id) LEFT JOIN users u ON u.id = asked.id
     CROSS JOIN mcp_server_configs s
 WHERE u.id IS NULL OR u.suspended OR NOT {hot.MAY_USE.format(user="asked.id")}
+    OR s.auth_type = 'oauth2' AND NOT EXISTS (SELECT 1 FROM oauth_tokens o
+        WHERE o.user_id = asked.id AND o.server_id = s.id AND {hot.NEEDS_REAUTH} IS NULL)
+    OR s.auth_type = 'user_oidc' AND NOT EXISTS (SELECT 1 FROM oauth_tokens o
+        WHERE o.user_id = asked.id AND o.server_id IS NULL AND {hot.NEEDS_REAUTH} IS NULL)
 """
+"""Who may not, and whose connection is gone."""
 
 
 _IMPATIENT = text("SET LOCAL lock_timeout = '2s'")

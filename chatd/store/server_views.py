@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import text
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from chatd.core.accounts import connect_path
 from chatd.core.times import rfc3339
-from chatd.store import tables
+from chatd.store import hot, tables
 
 View = dict[str, Any]
 Row = tables.McpServerConfig
@@ -42,17 +44,66 @@ OAUTH2 = (
     "oauth2_token_url",
     "oauth2_revocation_url",
     "oauth2_scopes",
+    "oauth2_auth_method",
+    "oauth2_client_key_id",
+)
+"""Of `oauth2` and `client_credentials`."""
+
+DISCOVERED = (
+    "oauth2_issuer",
+    "oauth2_resource",
+    "oauth2_client_source",
+    "oauth2_registration_url",
+)
+"""What discovery found, which nobody sets."""
+
+CONNECTIONS = text(
+    f"""SELECT o.server_id, {hot.NEEDS_REAUTH} AS needs_reauth, o.wanted_scopes <> '' AS wants_more
+    FROM oauth_tokens o WHERE o.user_id = :user"""
 )
 
-_OF_EACH_USER = ("oauth2", "user_oidc")
+Connections = dict[UUID | None, tuple[str | None, bool]]
+"""Of one user: why each has to be made anew and whether it should be for more scopes, by server;
+None for the login's."""
 
 
-async def views(session: AsyncSession, rows: Sequence[Row]) -> list[View]:
-    """In the order of the rows."""
+async def views(
+    session: AsyncSession, rows: Sequence[Row], caller: UUID | None = None
+) -> list[View]:
+    """In the order of the rows, with the caller's connections."""
     ids = [row.id for row in rows]
+    connections = await _connections(session, caller) if caller is not None else {}
     groups = await _groups(session, ids)
     tools = await _known_tools(session, ids)
-    return [_view(row, groups.get(row.id, []), tools.get(row.id)) for row in rows]
+    return [
+        _view(row, groups.get(row.id, []), tools.get(row.id)) | _connected(row, connections)
+        for row in rows
+    ]
+
+
+async def _connections(session: AsyncSession, user_id: UUID) -> Connections:
+    connection = await session.connection()
+    rows = await connection.execute(CONNECTIONS, {"user": user_id})
+    return {row.server_id: (row.needs_reauth, row.wants_more) for row in rows}
+
+
+def _connected(row: Row, connections: Connections) -> View:
+    """Whether the caller's calls will carry what the server asks for; if not, why not any more."""
+    match row.auth_type:
+        case "oauth2":
+            place = row.id
+        case "user_oidc":
+            place = None
+        case _:
+            return {"auth_connected": True, "needs_reauth": None, "connect_url": None}
+    reason, wants_more = connections.get(place, (None, False))
+    connected = place in connections and reason is None
+    ready = bool(row.oauth2_client_id) and (wants_more or not connected)
+    return {
+        "auth_connected": connected,
+        "needs_reauth": reason,
+        "connect_url": connect_path(row.auth_type, row.id) if ready else None,
+    }
 
 
 async def _groups(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, list[str]]:
@@ -77,7 +128,7 @@ async def _known_tools(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID,
 def _view(row: Row, group_ids: list[str], known_tools: set[str] | None) -> View:
     return {
         "id": str(row.id),
-        **{name: getattr(row, name) for name in (*PLAIN, *OAUTH2)},
+        **{name: getattr(row, name) for name in (*PLAIN, *OAUTH2, *DISCOVERED, "oidc_audience")},
         "has_oauth2_secret": row.oauth2_client_secret is not None,
         "api_key_header": row.api_key_header,
         "has_api_key": row.api_key_value is not None,
@@ -87,7 +138,7 @@ def _view(row: Row, group_ids: list[str], known_tools: set[str] | None) -> View:
         "tool_deny_list": row.tool_deny_list,
         "unknown_tools": _unknown(row, known_tools),
         "group_ids": group_ids,
-        "auth_connected": row.auth_type not in _OF_EACH_USER,
+        "discovered_at": rfc3339(row.discovered_at),
         "version": row.version,
         "created_by": str(row.created_by) if row.created_by else None,
         "updated_by": str(row.updated_by) if row.updated_by else None,

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import orjson
@@ -13,7 +14,9 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col, delete, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from chatd import logs
 from chatd.core.errors import BadRequest, ChatdError, Conflict, NotFound
+from chatd.core.oauth import AuthMethod
 from chatd.core.servers import (
     Access,
     Approval,
@@ -23,9 +26,13 @@ from chatd.core.servers import (
     ToolSetting,
     Transport,
 )
-from chatd.store import hot, tables
-from chatd.store.secrets import KeyRing
-from chatd.store.server_views import OAUTH2, PLAIN, View, views
+from chatd.store import hot, oauth_servers, tables
+from chatd.store.ids import new_id
+from chatd.store.oauth_clients import retire_client
+from chatd.store.secrets import KeyRing, Tampered, UnknownKey
+from chatd.store.server_views import DISCOVERED, OAUTH2, PLAIN, View, views
+
+log = logs.get("servers")
 
 _TABLE = "mcp_server_configs"
 _UNIQUE = "23505"
@@ -50,6 +57,10 @@ class ServerSettings:
     oauth2_token_url: str = ""
     oauth2_revocation_url: str = ""
     oauth2_scopes: str = ""
+    oauth2_auth_method: AuthMethod | Literal[""] = ""
+    oauth2_client_key_id: str = ""
+    oauth2_issuer: str = ""  # for `oauth2` it is discovered
+    oidc_audience: str = ""
     api_key_header: str = ""
     api_key_value: SecretStr | None = None
     custom_headers: Mapping[str, SecretStr] | None = None
@@ -70,19 +81,28 @@ class ServerSettings:
     tool_changes: ToolChanges = "follow"
 
 
-async def list_servers(session: AsyncSession, *, visible_to: UUID | None = None) -> list[View]:
-    """By slug; with `visible_to` only the enabled ones that this user may use."""
+async def list_servers(
+    session: AsyncSession, *, visible_to: UUID | None = None, caller: UUID | None = None
+) -> list[View]:
+    """By slug, with the caller's connections; with `visible_to` only the enabled ones that this
+    user may use."""
     server = aliased(tables.McpServerConfig, name="s")
     query = select(server).order_by(col(server.slug))
     if visible_to is not None:
         query = query.where(_VISIBLE.bindparams(user=visible_to))
-    return await views(session, (await session.exec(query)).all())
+    return await views(session, (await session.exec(query)).all(), caller or visible_to)
 
 
 async def get_server(
-    session: AsyncSession, server_id: UUID, *, visible_to: UUID | None = None, lock: bool = False
+    session: AsyncSession,
+    server_id: UUID,
+    *,
+    visible_to: UUID | None = None,
+    caller: UUID | None = None,
+    lock: bool = False,
 ) -> View:
-    """Raises `NotFound`, also for one that this user may not use."""
+    """With the caller's connection. Raises `NotFound`, also for one that `visible_to` may not
+    use."""
     server = aliased(tables.McpServerConfig, name="s")
     query = select(server).where(server.id == server_id)
     if visible_to is not None:
@@ -92,17 +112,24 @@ async def get_server(
     row = (await session.exec(query)).one_or_none()
     if row is None:
         raise NotFound
-    return (await views(session, [row]))[0]
+    return (await views(session, [row], caller or visible_to))[0]
 
 
 _VISIBLE = text("s.enabled AND " + hot.MAY_USE.format(user=":user"))
 
 
 async def create_server(
-    session: AsyncSession, keys: KeyRing, new: ServerSettings, by: UUID | None = None
+    session: AsyncSession,
+    keys: KeyRing,
+    new: ServerSettings,
+    by: UUID | None = None,
+    *,
+    server_id: UUID | None = None,
 ) -> View:
-    """Raises `Conflict` when the slug is taken, `BadRequest` for unknown groups."""
+    """`server_id`: one that was promised. Raises `Conflict` when the slug is taken, `BadRequest`
+    for unknown groups."""
     row = tables.McpServerConfig(
+        id=server_id or new_id(),
         display_name=new.display_name,
         slug=new.slug,
         transport=new.transport,
@@ -126,8 +153,30 @@ async def update_server(
     if row is None:
         raise NotFound
     row.version += 1
+    await _part_from_tokens(session, keys, row, new)
     taken = "MCP server config slug already exists."
     return await _save(session, keys, row, new, by, taken=taken)
+
+
+async def _part_from_tokens(
+    session: AsyncSession, keys: KeyRing, row: tables.McpServerConfig, new: ServerSettings
+) -> None:
+    """Before a change: a token goes only where it was granted for, by the client it is bound to."""
+    if row.auth_type != new.auth_type:
+        await oauth_servers.forget_tokens(session, row.id)
+        return
+    if row.auth_type == "oauth2" and _rewired(row, new):
+        try:
+            await retire_client(session, keys, row)
+        except (Tampered, UnknownKey) as error:
+            log.warning("a client was not kept", server=row.slug, error=str(error))
+    if urlsplit(row.url)[:2] != urlsplit(new.url)[:2]:
+        await oauth_servers.outdate_tokens(session, row.id)
+    set_anew = (*OAUTH2, "oidc_audience", "url")
+    if new.oauth2_client_secret is not None or any(
+        getattr(row, name) != getattr(new, name) for name in set_anew
+    ):
+        await oauth_servers.forget_own_tokens(session, row.id)
 
 
 async def delete_server(session: AsyncSession, server_id: UUID) -> None:
@@ -161,7 +210,7 @@ async def _save(
         raise _refusal(error, taken) from error
     await _set_groups(session, row.id, new.group_ids)
     await session.refresh(row)
-    return (await views(session, [row]))[0]
+    return (await views(session, [row], by))[0]
 
 
 def _refusal(error: IntegrityError, taken: str) -> ChatdError:
@@ -189,9 +238,13 @@ async def _set_groups(session: AsyncSession, server_id: UUID, wanted: Iterable[U
 
 def _set_credentials(row: tables.McpServerConfig, keys: KeyRing, new: ServerSettings) -> None:
     """Only those of the auth type: what belongs to another one must not come back later."""
-    oauth2 = new.auth_type == "oauth2"
+    oauth2 = new.auth_type in ("oauth2", "client_credentials")
+    _forget_discovered(row, new)
     for name in OAUTH2:
         setattr(row, name, getattr(new, name) if oauth2 else "")
+    if new.auth_type == "client_credentials":
+        row.oauth2_issuer = new.oauth2_issuer
+    row.oidc_audience = new.oidc_audience if new.auth_type == "user_oidc" else ""
     _seal(row, keys, "oauth2_client_secret", _plain(new.oauth2_client_secret) if oauth2 else "")
     api_key = new.auth_type == "api_key"
     row.api_key_header = new.api_key_header if api_key else ""
@@ -199,6 +252,30 @@ def _set_credentials(row: tables.McpServerConfig, keys: KeyRing, new: ServerSett
     own = new.auth_type == "custom_headers"
     _seal(row, keys, "custom_headers", _headers(new.custom_headers) if own else "")
     _seal(row, keys, "signing_secret", _plain(new.signing_secret))
+
+
+def _forget_discovered(row: tables.McpServerConfig, new: ServerSettings) -> None:
+    """What is set by hand is no longer as discovery found it."""
+    if new.auth_type != "oauth2":
+        for name in DISCOVERED:
+            setattr(row, name, "")
+        row.oauth2_sends_issuer, row.discovered_at = False, None
+    elif _moved(row, new):
+        row.oauth2_issuer = row.oauth2_registration_url = ""
+        row.oauth2_sends_issuer = False
+    if _rewired(row, new):
+        row.oauth2_client_source, row.discovered_at = "", None
+
+
+def _moved(row: tables.McpServerConfig, new: ServerSettings) -> bool:
+    """To another authorization server."""
+    wired = ("oauth2_auth_url", "oauth2_token_url")
+    return any(getattr(row, name) != getattr(new, name) for name in wired)
+
+
+def _rewired(row: tables.McpServerConfig, new: ServerSettings) -> bool:
+    """Another client, or the client of another server."""
+    return row.oauth2_client_id != new.oauth2_client_id or _moved(row, new)
 
 
 def _seal(row: tables.McpServerConfig, keys: KeyRing, column: str, secret: str | None) -> None:

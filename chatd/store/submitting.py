@@ -52,6 +52,7 @@ async def create_chat(
         *_key(once),
         traceparent,
         dump(new.dynamic_tools),
+        turn.on_auth_required,
     )
     insert = partial(db.fetch_one, hot.CREATE_CHAT, *args)
     row = await written_or_known(db, actor, once, insert)
@@ -161,6 +162,7 @@ def submission(
         traceparent,
         MAX_QUEUED,
         new.kind,
+        new.on_auth_required,
     )
 
 

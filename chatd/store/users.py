@@ -29,6 +29,16 @@ LOCK_ADMINS = text(
 )
 """Whoever waits here reads anew who is left: two administrators cannot remove each other."""
 
+END_SESSIONS = text(
+    """UPDATE sessions SET revoked_at = clock_timestamp()
+    WHERE user_id = :user AND revoked_at IS NULL"""
+)
+
+END_FLOWS = text(
+    """UPDATE oauth_states SET used_at = clock_timestamp()
+    WHERE user_id = :user AND used_at IS NULL"""
+)
+
 _SHOWN = """
     u.id, u.username, u.name, u.role, u.suspended, u.spend_limit_micros, u.created_at,
     (SELECT max(t.last_used_at) FROM api_tokens t WHERE t.user_id = u.id) AS last_used_at
@@ -166,6 +176,8 @@ async def update_user(session: AsyncSession, user_id: UUID, changes: Changes) ->
     if admins == {user_id} and (row.suspended or row.role != "admin"):
         raise _last_admin()
     await session.flush()
+    if row.suspended and not before.suspended:
+        await _sign_out(session, user_id)
     return before, _user(row)
 
 
@@ -177,6 +189,13 @@ async def suspend_for_erasure(session: AsyncSession, user_id: UUID) -> None:
     await connection.execute(
         text("DELETE FROM group_members WHERE user_id = :user"), {"user": user_id}
     )
+
+
+async def _sign_out(session: AsyncSession, user_id: UUID) -> None:
+    """For good: who is back signs in again. Tokens of the API only rest meanwhile."""
+    connection = await session.connection()
+    for statement in (END_SESSIONS, END_FLOWS):
+        await connection.execute(statement, {"user": user_id})
 
 
 async def _lock_admins(session: AsyncSession) -> set[UUID]:

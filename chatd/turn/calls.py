@@ -6,11 +6,11 @@ from typing import Literal
 import orjson
 
 from chatd import telemetry
+from chatd.core.accounts import refusal_sentence
 from chatd.core.asking import InputRequired
 from chatd.core.budget import budget
 from chatd.core.errors import Stale
 from chatd.core.items import APPROVAL_S, TOOL_RESULT_S, Item, ItemKind, NewItem, Waits
-from chatd.core.reasons import SENTENCES
 from chatd.core.servers import McpServer
 from chatd.core.tools import JsonObject, OfferedTool, ToolResult
 from chatd.core.work import LoadedTurn, PlannedCall
@@ -20,6 +20,7 @@ from chatd.store.work import mark_sent
 from chatd.stream.publisher import TurnFeed
 from chatd.turn.asking import Asking, answers_of, waits_for
 from chatd.turn.builtins import HANDLERS
+from chatd.turn.connecting import explained
 from chatd.turn.context import CallContext
 from chatd.turn.deps import TurnDeps
 from chatd.turn.results import fit
@@ -115,16 +116,16 @@ class Calls:
         while True:
             version = self._toolbox.decided_for  # a sibling may move it on while we connect
             reason = self._toolbox.refusal(tool)
-            if reason is not None:
-                return _refused(SENTENCES[reason])
             server = self._toolbox.server(tool)
+            if reason is not None:
+                return _refused(refusal_sentence(reason, server))
             assert server is not None, "a tool that is not refused has a server"
             asked = self._approval(planned, tool, server, arguments)
             if asked is not None:
                 return asked
             failed_to = await self._deps.sessions.connect(server, self._toolbox.principal(server))
             if failed_to is not None:
-                return failed_to
+                return await self._explained(server, failed_to)
             began = time.monotonic()
             place = (planned.step, [planned.position], version)
             try:
@@ -136,6 +137,9 @@ class Calls:
                 return _closed()
             leave_by = began + SEND_WITHIN_S
             return await self._send(planned, tool, server, arguments, leave_by=leave_by)
+
+    async def _explained(self, server: McpServer, result: ToolResult) -> ToolResult:
+        return await explained(self._deps, self._toolbox, self._feed, server, result)
 
     def _approval(
         self, planned: PlannedCall, tool: OfferedTool, server: McpServer, arguments: JsonObject
@@ -196,6 +200,7 @@ class Calls:
             if asked < MAX_ROUNDS:
                 return waits_for(planned, result, asked + 1)
             result = failed(f"The tool asked {MAX_ROUNDS} times and did not finish.")
+        result = await self._explained(server, result)
         telemetry.TOOL_RESULT_BYTES.observe(len(result.text.encode()))
         result = await self._fit(planned, result)
         if result.cut_from:

@@ -27,6 +27,7 @@ from chatd.loop import (
 from chatd.store.work import owned
 from chatd.turn.agents import inform_parent
 from chatd.turn.calls import Calls
+from chatd.turn.connecting import asked_for, may_wait
 from chatd.turn.deps import Control, TurnDeps
 from chatd.turn.ledger import Ledger
 from chatd.turn.model_calls import ModelCalls
@@ -100,7 +101,7 @@ class _Turn:
         self._ended: str | None = None
         self._is_child = False
         self._stopped_after = False
-        """A tool has ended the turn, or it only compacts: there is no answer to keep."""
+        """A tool has ended the turn, or it only compacts, or waits: there is no answer to keep."""
 
     async def run(self) -> str:
         self._record.started()
@@ -125,7 +126,11 @@ class _Turn:
             self._record.model = model
             toolbox = self._toolbox = Toolbox(self._deps, loaded, self._control)
             with telemetry.stage("mcp_connect"):
-                await toolbox.open()
+                unconnected = await toolbox.open(waits=may_wait(loaded))
+            if unconnected:
+                self._stopped_after = True
+                await settled(self._park(asked_for(unconnected)))
+                return
             self._record.notify(toolbox.notices)
             start = resume(loaded, toolbox.by_name)
             self._stopped_after = start.over

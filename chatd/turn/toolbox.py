@@ -5,23 +5,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from chatd.catalogue import Listing, Skipped
+from chatd.catalogue import Skipped
+from chatd.core.accounts import AUTH_REQUIRED, account_notice, connectable, sentence
 from chatd.core.errors import TurnFailed, turn_error
 from chatd.core.reasons import SENTENCES, Reason
-from chatd.core.servers import McpServer, Principal, principal_of
+from chatd.core.servers import McpServer, Principal, UserAuth, principal_of
 from chatd.core.situation import Situation, unauthorised
 from chatd.core.tools import OfferedTool
 from chatd.core.work import LoadedTurn, Notice
 from chatd.explaining import Offering, make_offering
 from chatd.policy.offer import Offer
-from chatd.policy.servers import Selection, select_servers
+from chatd.policy.servers import Selection, missing_account, select_servers
 from chatd.policy.tools import Served, tool_refusal
+from chatd.store.accounts import read_account
 from chatd.store.loading import Policy
+from chatd.store.work import patiently
 from chatd.turn.deps import Control, TurnDeps
 
 NOTIFIED: frozenset[Reason] = frozenset(
     {
         "auth_required",
+        "unusable_credentials",
         "forbidden",
         "not_found",
         "unreachable",
@@ -49,7 +53,7 @@ class Toolbox:
         self._served: Served | None = None
         self._skipped: dict[UUID | None, Reason] = {}
         self._moving = asyncio.Lock()
-        self._told = {(notice["code"], notice["message"]) for notice in turn.notices}
+        self._told = set(map(_thing, turn.notices))
         self.notices: list[Notice] = []
         """What the user should know and no commit has stored yet."""
         self.instructions: list[tuple[str, str]] = []
@@ -73,11 +77,15 @@ class Toolbox:
     def by_name(self) -> dict[str, OfferedTool]:
         return dict(self._offer.by_name)
 
-    async def open(self) -> None:
-        """Select the servers, get their lists (all at once, from the catalogue), name the tools."""
+    async def open(self, *, waits: bool = False) -> Sequence[McpServer]:
+        """Select the servers, get their lists (all at once, from the catalogue), name the tools.
+
+        With `waits` it answers those that the user has to connect, and tells nobody anything yet.
+        """
         self._offered_for = version = self._policy_version
         selection = select_servers(self._servers.values(), self._situation)
-        self._require(selection)
+        if not waits:
+            self._require(selection)
         made = await self._offering(selection)
         self._offer, self._decided_for = made.offer, version
         self._served = None
@@ -87,12 +95,12 @@ class Toolbox:
             for server, listing in made.listings
             if server.id in offered
         ]
-        self._notify_servers(selection, made.outcomes)
-        if self._offer.dropped:
-            slugs = {server.id: server.slug for server in self.turn.servers}
-            for drop in self._offer.dropped:
-                slug = slugs.get(drop.server_id, "") if drop.server_id else ""
-                self._notice(drop.reason, str(drop.server_id or ""), f"{slug}: {drop.name}")
+        await self._note_step_ups(made)
+        asked = self._connectable(made) if waits else ()
+        if not asked:
+            self._require(selection)
+            self._notify(made)
+        return asked
 
     async def refresh(self) -> bool:
         """Decide again if policy has moved since the offer was made; answers whether it had."""
@@ -138,6 +146,10 @@ class Toolbox:
         """Where the tool lives; None for one that is not a server's."""
         return self._servers.get(tool.server_id) if tool.server_id else None
 
+    def configured(self, server: McpServer) -> McpServer:
+        """The same server as policy has it now."""
+        return self._servers.get(server.id, server)
+
     def refusal(self, tool: OfferedTool) -> Reason | None:
         """Why this call may not go out, as policy is now."""
         reason = tool_refusal(tool, self._servers, self._situation, self._served)
@@ -162,13 +174,10 @@ class Toolbox:
 
     def _require(self, selection: Selection) -> None:
         """Raises `TurnFailed` where an administrator wants no turn without a server."""
-        for drop in selection.dropped:
-            server = self._servers.get(drop.server_id) if drop.server_id else None
-            if server is None or drop.reason != "auth_required":
-                continue
-            if server.required_auth and server.availability == "force_on":
-                message = f"Connect your account to {server.display_name} first."
-                raise TurnFailed(turn_error("auth_required", message))
+        server = missing_account(self._servers, selection)
+        if server is not None:
+            message = f"Connect your account to {server.display_name} first."
+            raise TurnFailed(turn_error("auth_required", message))
 
     def principal(self, server: McpServer) -> Principal:
         """On whose behalf this turn speaks to the server."""
@@ -180,19 +189,71 @@ class Toolbox:
             root_chat_id=self.turn.root_chat_id or claim.chat_id,
         )
 
-    def _notify_servers(self, selection: Selection, listings: Sequence[Listing | Skipped]) -> None:
-        for drop in selection.dropped:
-            self._notice(drop.reason, str(drop.server_id or ""), drop.name)
-        for server, outcome in zip(selection.kept, listings, strict=True):
+    async def _note_step_ups(self, made: Offering) -> None:
+        """A server may want more access than it was given before it lists its tools."""
+        for server, outcome in zip(made.selection.kept, made.outcomes, strict=True):
+            if not isinstance(outcome, Skipped) or outcome.reason != "forbidden":
+                continue
+            if isinstance(server.auth, UserAuth):
+                known = server.auth.connection_id
+                account = await patiently(lambda known=known: read_account(self._deps.db, known))
+                if account is not None and account.wants_more:
+                    auth = server.auth.model_copy(update={"needs_reauth": "insufficient_scope"})
+                    self._servers[server.id] = replace(server, auth=auth)
+
+    def _connectable(self, made: Offering) -> Sequence[McpServer]:
+        skipped = [outcome for outcome in made.outcomes if isinstance(outcome, Skipped)]
+        accounts = [
+            self._account(drop.server_id, drop.reason)
+            for drop in (*made.selection.dropped, *skipped)
+        ]
+        return [server for server, auth in filter(None, accounts) if connectable(auth)]
+
+    def _account(self, server_id: UUID | None, reason: Reason) -> tuple[McpServer, UserAuth] | None:
+        """The server, if it is dropped for what its user can mend."""
+        server = self._servers.get(server_id) if server_id else None
+        if server is None or not isinstance(server.auth, UserAuth):
+            return None
+        wanted = reason == "auth_required" or (
+            reason == "forbidden" and server.auth.needs_reauth == "insufficient_scope"
+        )
+        return (server, server.auth) if wanted else None
+
+    def _notify(self, made: Offering) -> None:
+        for drop in made.selection.dropped:
+            self._notice(drop.reason, drop.server_id, drop.name)
+        for server, outcome in zip(made.selection.kept, made.outcomes, strict=True):
             if isinstance(outcome, Skipped):
-                self._notice(outcome.reason, str(server.id), server.slug)
+                self._notice(outcome.reason, server.id, server.slug)
             else:
                 for drop in outcome.quarantined:
-                    self._notice(drop.reason, str(server.id), f"{server.slug}: {drop.name}")
+                    self._notice(drop.reason, server.id, f"{server.slug}: {drop.name}")
+        slugs = {server.id: server.slug for server in self.turn.servers}
+        for drop in made.offer.dropped:
+            slug = slugs.get(drop.server_id, "") if drop.server_id else ""
+            self._notice(drop.reason, drop.server_id, f"{slug}: {drop.name}")
 
-    def _notice(self, reason: Reason, server_id: str, name: str) -> None:
+    def _notice(self, reason: Reason, server_id: UUID | None, name: str) -> None:
+        account = self._account(server_id, reason)
+        if account is not None:
+            self.tell_account(account[0], sentence(account[1]))
+        elif reason in NOTIFIED:
+            of = str(server_id) if server_id else None
+            self._tell(Notice(code=reason, server_id=of, message=f"{name}: {SENTENCES[reason]}"))
+
+    def tell_account(self, server: McpServer, says: str) -> Notice | None:
+        """What the user has to do about their account; None when they have heard of it."""
+        return self._tell(account_notice(server, says))
+
+    def _tell(self, notice: Notice) -> Notice | None:
         """Once per turn and thing, whichever attempt told it."""
-        message = f"{name}: {SENTENCES[reason]}"
-        if reason in NOTIFIED and (reason, message) not in self._told:
-            self._told.add((reason, message))
-            self.notices.append(Notice(code=reason, server_id=server_id or None, message=message))
+        if _thing(notice) in self._told:
+            return None
+        self._told.add(_thing(notice))
+        self.notices.append(notice)
+        return notice
+
+
+def _thing(notice: Notice) -> tuple[str, str | None]:
+    about = notice["server_id"] if notice["code"] == AUTH_REQUIRED else notice["message"]
+    return notice["code"], about

@@ -246,6 +246,20 @@ async def test_an_unknown_busy_behavior_is_refused(member: Person, model: str) -
     assert (answer.status_code, answer.json()["message"]) == (400, "Invalid busy_behavior value.")
 
 
+async def test_a_turn_waits_for_its_owner_to_connect_or_goes_on(
+    member: Person, model: str, db: Database
+) -> None:
+    await create(member)
+    answer = await member.post("/chats", HELLO | {"on_auth_required": "wait"})
+    chat = answer.json()["id"]
+    await member.post(f"/chats/{chat}/messages", HELLO | {"on_auth_required": "wait"})
+    rows = await db.fetch("SELECT on_auth_required AS what FROM turns ORDER BY position")
+    assert [row["what"] for row in rows] == ["skip", "wait", "wait"]
+    refused = await member.post("/chats", HELLO | {"on_auth_required": "ask"})
+    assert refused.status_code == 400
+    assert refused.json()["message"] == "Invalid on_auth_required value."
+
+
 async def test_dynamic_tools_are_kept_with_the_chat(
     member: Person, model: str, db: Database
 ) -> None:

@@ -43,3 +43,16 @@ async def test_without_an_exporter_there_is_no_trace(settings: Settings, db: Dat
             await person.post("/chats", {"content": text("hi")})
     (row,) = await db.fetch("SELECT traceparent FROM turns")
     assert row["traceparent"] is None
+
+
+async def test_no_span_holds_what_comes_in_a_query(settings: Settings) -> None:
+    exporter = InMemorySpanExporter()
+    stop = telemetry.start_tracing("chatd-test", exporter)
+    app = create_app(settings)
+    async with app.router.lifespan_context(app), client(app) as http:
+        server = "00000000-0000-7000-8000-000000000000"
+        await http.get(f"{BASE}/mcp/servers/{server}/oauth2/callback?state=s3cret&code=s3cret")
+    stop()
+    spans = exporter.get_finished_spans()
+    assert spans
+    assert all("s3cret" not in span.to_json() for span in spans)

@@ -127,6 +127,7 @@ async def test_who_one_is(admin: Person, member: Person) -> None:
         "name": "max",
         "role": "member",
         "groups": [{"id": group["id"], "name": "support"}],
+        "csrf_token": "",
     }
 
 

@@ -58,6 +58,18 @@ def test_their_turns_end(chatd: Chatd, database_url: str) -> None:
     assert in_database(database_url, ended) == ["interrupted", "cancelled"]
 
 
+def test_a_user_is_given_a_login(chatd: Chatd, database_url: str) -> None:
+    chatd("admin", "create-user", "max")
+    assert "issuer" in chatd("admin", "link-user", "max", "subject-1", fails=True).output
+    words = ["link-user", "max", "subject-1", "--issuer", "https://id.example"]
+    chatd("admin", *words)
+    assert "belongs to a user already" in chatd("admin", *words, fails=True).output
+    (link,) = rows(database_url, "SELECT issuer, subject FROM user_links")
+    assert (link["issuer"], link["subject"]) == ("https://id.example", "subject-1")
+    audited = rows(database_url, "SELECT action FROM audit_log WHERE target_type = 'user'")
+    assert [row["action"] for row in audited] == ["create", "link"]
+
+
 def test_groups_have_members(chatd: Chatd, database_url: str) -> None:
     chatd("admin", "create-user", "max")
     made = chatd("admin", "create-group", "crew", "--description", "Who is on board.").stdout

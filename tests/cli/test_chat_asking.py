@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,14 +15,18 @@ APPEND = '/call demo__append {"text":"hi"}\n/echo'
 
 
 @pytest.fixture(scope="module")
-def dev(services_folder: Path) -> Generator[Dev]:
-    """One whose `append` needs an approval."""
-    with Dev.started(services_folder / "guarded") as dev, dev.http(admin=True) as admin:
+def dev(shared_dev: Dev) -> Generator[Dev]:
+    """One whose `append` needs an approval, for as long as these tests run."""
+    set_tools(shared_dev, {"append": {"require_approval": "always"}})
+    yield shared_dev
+    set_tools(shared_dev, {})
+
+
+def set_tools(dev: Dev, settings: dict[str, Any]) -> None:
+    with dev.http(admin=True) as admin:
         (server,) = admin.get("/mcp/servers").json()
-        settings = {"append": {"require_approval": "always"}}
         patched = admin.patch(f"/mcp/servers/{server['id']}", json={"tool_settings": settings})
-        assert patched.is_success, patched.text
-        yield dev
+    assert patched.is_success, patched.text
 
 
 def appended(dev: Dev) -> int:

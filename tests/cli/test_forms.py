@@ -77,6 +77,7 @@ class Server:
 
     def __init__(self, *, refuses: bool = False) -> None:
         self.decisions: list[tuple[str, str, str]] = []
+        self.skipped: list[str] = []
         self.refuses = refuses
 
     def approve(self, item_id: str, decision: str, reason: str = "") -> None:
@@ -86,6 +87,12 @@ class Server:
 
     def fill_in(self, item_id: str, action: str, content: dict[str, Any] | None = None) -> None:
         raise AssertionError
+
+    def connect_url(self, server_id: str) -> str:
+        return f"https://chatd.example/{server_id}?ticket=once"
+
+    def skip_account(self, item_id: str) -> None:
+        self.skipped.append(item_id)
 
     def give_results(self, results: list[dict[str, Any]]) -> None:
         raise AssertionError
@@ -121,10 +128,37 @@ def test_a_sub_agents_work_is_nobodys_to_answer() -> None:
     assert Asking(Page(), Server(), person=False).answer([child])
 
 
-def test_a_sign_in_is_left_waiting_and_told() -> None:
+ACCOUNT = {
+    "id": "4",
+    "kind": "auth",
+    "tool_call_id": "",
+    "server_id": "s1",
+    "display_name": "Notion",
+    "message": "Connect your account to use this server.",
+    "connect_url": "/connect",
+}
+
+
+@pytest.mark.parametrize(("said", "skipped"), [("", []), ("y", []), ("s", ["4"]), ("no", ["4"])])
+def test_who_has_to_connect_gets_a_link_of_their_own_or_goes_on_without(
+    said: str, skipped: list[str]
+) -> None:
+    page, server = Page(said), Server()
+    assert Asking(page, server, person=True).answer([ACCOUNT])
+    assert "Notion: Connect your account" in page.written
+    assert "https://chatd.example/s1?ticket=once" in page.written
+    assert server.skipped == skipped
+
+
+def test_who_only_has_to_sign_in_gets_no_link() -> None:
+    page = Page("")
+    assert Asking(page, Server(), person=True).answer([ACCOUNT | {"connect_url": None}])
+    assert "https://" not in page.written
+
+
+def test_without_a_person_an_account_is_left_waiting_and_told() -> None:
     page = Page()
-    asking = Asking(page, Server(), person=True)
-    item = {"id": "4", "kind": "auth", "tool_call_id": "c", "message": "Sign in."}
-    assert not asking.answer([item])
-    asking.tell([item])
-    assert "auth 4: Sign in." in page.written
+    asking = Asking(page, Server(), person=False)
+    assert not asking.answer([ACCOUNT])
+    asking.tell([ACCOUNT])
+    assert "auth 4: Connect your account to use this server. /connect" in page.written

@@ -21,10 +21,11 @@ from chatd.store import migrations, tokens, users
 from chatd.store.db import Database
 from chatd.store.users import Role
 from tests.e2e.client import Client
+from tests.starting import RUN
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
-CHATD = (sys.executable, "-c", "from chatd.cli.main import app; app()")
+CHATD = (sys.executable, "-c", RUN)
 LOOPBACK = "127.0.0.0/8"
 
 
@@ -82,8 +83,8 @@ class Fleet:
         db = Database(self.stack.database_url, pool_size=1)
         try:
             await migrations.upgrade(db)
-            await self._enter(db, "ada", "admin")
-            await self._enter(db, "max", "member")
+            await self.enter(db, "ada", "admin")
+            await self.enter(db, "max", "member")
         finally:
             await db.close()
         await self.api()
@@ -113,8 +114,10 @@ class Fleet:
         """One more front door."""
 
         async def launch(port: int) -> Process:
-            process = self._launch("api", "--port", str(port), **settings)
-            process.url = f"http://127.0.0.1:{port}"
+            url = f"http://127.0.0.1:{port}"
+            own = {"CHATD_ACCESS_URL": url} | settings
+            process = self._launch("api", "--port", str(port), **own)
+            process.url = url
 
             async def ready() -> None:
                 async with httpx2.AsyncClient(trust_env=False, verify=False) as http:
@@ -178,7 +181,8 @@ class Fleet:
             "CHATD_DRAIN_GRACE_SECONDS": "1",
         }
 
-    async def _enter(self, db: Database, name: str, role: Role) -> None:
+    async def enter(self, db: Database, name: str, role: Role) -> None:
+        """A user, whose token is then in `tokens`."""
         token = tokens.new_token()
         async with db.transaction() as session:
             user = await users.create_user(session, name, role=role)

@@ -174,14 +174,27 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def running_app(app: ASGIApp) -> AsyncGenerator[str]:
     """A real server in this event loop; gives its origin."""
-    config = uvicorn.Config(
-        app, log_config=None, log_level=None, ws="none", loop="none", timeout_graceful_shutdown=1
-    )
-    server = _Server(config)
+    async with running_built(lambda _: app) as origin:
+        yield origin
+
+
+@asynccontextmanager
+async def running_built(build: Callable[[str], ASGIApp]) -> AsyncGenerator[str]:
+    """The same for an app that has to know its origin."""
     with listen() as bound:
+        origin = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        config = uvicorn.Config(
+            build(origin),
+            log_config=None,
+            log_level=None,
+            ws="none",
+            loop="none",
+            timeout_graceful_shutdown=1,
+        )
+        server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[bound]))
         await server.ready.wait()
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        yield origin
         server.should_exit = True
         await task
 

@@ -7,6 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from chatd.core.servers import SHARED, ApiKeyAuth, CustomHeadersAuth, McpServer, Principal
+from chatd.mcp.exchange import Refusal
 from chatd.mcp.pool import SessionPool
 from chatd.outbound.factory import Outbound
 from tests.mcp.peer import DISCOVERED, INITIALIZED, Peer, call, result, running, server_at
@@ -84,6 +85,10 @@ async def test_a_later_answer_may_repeat_what_connecting_sent(outbound: Outbound
     class Changing:
         async def headers(self, server: McpServer, principal: Principal) -> dict[str, str]:
             return {"x-key": "another-secret" if connected else KEY}
+
+        async def refused(
+            self, server: McpServer, principal: Principal, refusal: Refusal
+        ) -> None: ...
 
     pool = SessionPool(lambda auth: outbound.mcp_client(auth=auth), Changing())
     async with running(peer):

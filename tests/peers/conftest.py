@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import admin, fleet, member, worker
+from tests.e2e.conftest import admin, crew, db, fleet, member, worker
 from tests.peers.programs import Peer, start_aimock, start_everything
 
-__all__ = ["admin", "fleet", "member", "worker"]
+__all__ = ["admin", "crew", "db", "fleet", "member", "worker"]
 
 HERE = Path(__file__).parent
 INSTALL = ("ci", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=1")

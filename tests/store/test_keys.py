@@ -34,7 +34,7 @@ def test_every_column_with_a_key_id_is_listed() -> None:
         SecretColumn(table.name, column.name.removesuffix("_key_id"))
         for table in SQLModel.metadata.tables.values()
         for column in table.columns
-        if column.name.endswith("_key_id")
+        if column.name.endswith("_key_id") and column.name.removesuffix("_key_id") in table.columns
     }
     assert found == set(SECRET_COLUMNS)
 
@@ -147,7 +147,8 @@ async def test_what_could_not_be_read_is_read_once_another_key_encrypts_it(db: D
     loader = TurnLoader(db, OTHERS)
 
     async def loaded() -> McpServer:
-        row = await one(db, f"SELECT jsonb_agg({SERVER_ROW}) AS servers FROM mcp_server_configs s")
+        servers = f"jsonb_agg({SERVER_ROW.format(user='NULL')}) AS servers"
+        row = await one(db, f"SELECT {servers} FROM mcp_server_configs s")
         (server,) = loader.read_servers(row["servers"])
         return server
 

@@ -14,6 +14,9 @@ from tests.waiting import WITHIN_S, transaction, until
 BEFORE = "0002"
 """The release that serves while 0003 is applied."""
 
+SERVING = "0003"
+"""The one that serves while 0004 is."""
+
 
 async def shape(db: Database) -> list[str]:
     """Every column, constraint, index and sequence of the schema."""
@@ -177,6 +180,89 @@ async def test_taking_governance_back_opens_no_restricted_server(empty_database:
     await migrations.downgrade(db, BEFORE)
     rows = await db.fetch("SELECT slug, enabled FROM mcp_server_configs ORDER BY slug")
     assert [tuple(row) for row in rows] == [("everyone", True), ("groups", False)]
+    (after,) = await db.fetch("SELECT version FROM policy_state")
+    assert after["version"] > before["version"]
+    await db.close()
+
+
+@pytest.mark.parametrize("first", ["turns", "users", "mcp_server_configs"])
+async def test_no_command_of_the_release_that_serves_deadlocks_with_oauth(
+    empty_database: str, first: str
+) -> None:
+    db = Database(empty_database, pool_size=1)
+    await migrations.upgrade(db, SERVING)
+    async with transaction(empty_database) as holder:
+        await holder.execute(f"LOCK TABLE {first} IN ROW EXCLUSIVE MODE")
+        migrating = asyncio.create_task(migrations.upgrade(db))
+        await until(partial(_trying, db))
+        for table in ("policy_state", "mcp_server_configs", "users", "turns"):
+            await holder.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
+        assert not migrating.done()
+    await migrating
+    assert await migrations.current(db) == migrations.head()
+    await db.close()
+
+
+async def _trying(db: Database) -> bool:
+    """Whether the migration asks for its locks."""
+    rows = await db.fetch(
+        """SELECT 1 FROM pg_stat_activity WHERE application_name = 'chatd migrate'
+            AND state = 'active' AND query LIKE '%lock_not_available%'"""
+    )
+    return bool(rows)
+
+
+async def test_turns_are_accepted_while_those_there_are_are_looked_at(empty_database: str) -> None:
+    db = Database(empty_database, pool_size=1)
+    await migrations.upgrade(db, SERVING)
+    async with transaction(empty_database) as holder:
+        await holder.execute("LOCK TABLE users IN ROW EXCLUSIVE MODE")
+        migrating = asyncio.create_task(migrations.upgrade(db))
+        await until(partial(_has_column, db))
+        async with asyncio.timeout(WITHIN_S):
+            await db.fetch("UPDATE turns SET on_auth_required = on_auth_required")
+        assert not migrating.done()
+    await migrating
+    assert await migrations.current(db) == migrations.head()
+    await db.close()
+
+
+async def _has_column(db: Database) -> bool:
+    row = await db.fetch_one(
+        "SELECT convalidated FROM pg_constraint WHERE conname = 'ck_turns_on_auth_required'"
+    )
+    return row is not None and bool(row["convalidated"])
+
+
+async def test_oauth_that_was_left_half_done_is_done_again(empty_database: str) -> None:
+    db = Database(empty_database, pool_size=1)
+    await migrations.upgrade(db, SERVING)
+    await db.fetch("ALTER TABLE turns ADD on_auth_required varchar NOT NULL DEFAULT 'skip'")
+    await migrations.upgrade(db)
+    assert await migrations.current(db) == migrations.head()
+    await migrations.check(db)
+    await db.close()
+
+
+async def test_taking_oauth_back_closes_servers_that_nobody_knows_then(empty_database: str) -> None:
+    db = Database(empty_database, pool_size=1)
+    await migrations.upgrade(db)
+    await db.fetch(
+        """INSERT INTO mcp_server_configs (id, slug, transport, auth_type, availability, enabled,
+            display_name, description, icon_url, url, oauth2_client_id, oauth2_auth_url,
+            oauth2_token_url, oauth2_revocation_url, oauth2_scopes, api_key_header, model_intent,
+            allow_in_plan_mode, forward_coder_headers, trust_annotations, tool_timeout_seconds)
+        SELECT gen_random_uuid(), auth, 'sse', auth, 'default_off', true,
+            '', '', '', '', '', '', '', '', '', '', false, false, false, false, 60
+        FROM unnest('{client_credentials,user_oidc}'::text[]) AS auth"""
+    )
+    (before,) = await db.fetch("SELECT version FROM policy_state")
+    await migrations.downgrade(db, SERVING)
+    rows = await db.fetch("SELECT slug, auth_type, enabled FROM mcp_server_configs ORDER BY slug")
+    assert [tuple(row) for row in rows] == [
+        ("client_credentials", "oauth2", False),
+        ("user_oidc", "user_oidc", True),
+    ]
     (after,) = await db.fetch("SELECT version FROM policy_state")
     assert after["version"] > before["version"]
     await db.close()

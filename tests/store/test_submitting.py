@@ -17,8 +17,10 @@ from chatd.store import models
 from chatd.store.chats import get_chat, list_messages, list_turns
 from chatd.store.editing import delete_chat, patch_chat
 from chatd.store.ids import new_id
+from chatd.store.loading import TurnLoader
+from chatd.store.queueing import promote_queued
 from chatd.store.submitting import submit_turn
-from tests.seed import Seed, answer, make_model, make_user, said
+from tests.seed import KEYS, Seed, answer, make_model, make_user, said
 from tests.store.working import everything, finish, queue, statuses, told
 from tests.waiting import locked
 
@@ -169,3 +171,18 @@ async def test_the_chats_own_model_stays_until_it_is_gone(seed: Seed) -> None:
     assert (await seed.send(chat_id)).turn["model_config_id"] == str(seed.model_id)
     read = await get_chat(seed.db, seed.actor.user_id, chat_id)
     assert read["last_model_config_id"] == str(seed.model_id)
+
+
+async def test_a_turn_waits_for_its_owner_to_connect_if_it_was_sent_so(seed: Seed) -> None:
+    chat = await seed.chat("waits", on_auth_required="wait")
+    chat_id = UUID(chat.turn["chat_id"])
+    claim = await seed.claim()
+    await seed.send(chat_id, "goes on")
+    last = await seed.send(chat_id, "waits too", on_auth_required="wait")
+    await promote_queued(seed.db, seed.actor, chat_id, UUID(last.turn["id"]))
+    waits: list[str] = []
+    for _ in range(3):
+        waits.append((await TurnLoader(seed.db, KEYS).load(claim)).on_auth_required)
+        await finish(seed, claim)
+        claim = await seed.claim() if len(waits) < 3 else claim
+    assert waits == ["wait", "wait", "skip"]

@@ -1,11 +1,14 @@
 """Calling tools: what is refused before it leaves, and what a user hears of."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
-from chatd.core.errors import LeaseLost
+from chatd.core.errors import LeaseLost, TurnFailed
 from chatd.core.reasons import SENTENCES
+from chatd.core.servers import Availability
 from chatd.core.tools import ToolCall, ToolResult
 from chatd.core.work import Claim, PlannedCall
 from chatd.store import work
@@ -135,6 +138,43 @@ async def test_a_server_the_chat_did_not_choose_is_nobodys_business(bench: Bench
     await make_server(bench.seed.db, "gone", availability="default_off")
     toolbox = await opened(bench, await bench.claim("/say x"))
     assert toolbox.notices == []
+
+
+async def test_a_forced_server_the_user_has_not_connected_is_skipped_and_said_so(
+    bench: Bench,
+) -> None:
+    await make_server(bench.seed.db, "mine", availability="force_on", auth_type="user_oidc")
+    toolbox = await opened(bench, await bench.claim("/say x"))
+    assert "demo__add" in toolbox.by_name
+    assert [(notice["code"], notice["message"]) for notice in toolbox.notices] == [
+        ("mcp_auth_required", "mine: Sign in with your organisation's account to use this server.")
+    ]
+
+
+@pytest.mark.parametrize("availability", ["force_on", "default_on"])
+async def test_only_a_forced_server_that_requires_an_account_fails_the_turn(
+    bench: Bench, availability: Availability
+) -> None:
+    settings: dict[str, Any] = {"auth_type": "user_oidc", "required_auth": True}
+    await make_server(bench.seed.db, "mine", availability=availability, **settings)
+    claim = await bench.claim("/say x")
+    if availability != "force_on":
+        assert (await opened(bench, claim)).tools
+        return
+    with pytest.raises(TurnFailed) as failed:
+        await opened(bench, claim)
+    assert failed.value.error["kind"] == "auth_required"
+
+
+async def test_a_user_hears_of_credentials_that_cannot_be_read(bench: Bench) -> None:
+    settings: dict[str, Any] = {"auth_type": "api_key", "api_key_header": "X-Key"}
+    settings["api_key_value"] = SecretStr("canary")
+    await make_server(bench.seed.db, "moved", availability="force_on", **settings)
+    await bench.seed.db.fetch(
+        "UPDATE mcp_server_configs SET api_key_value = 'x' WHERE slug = 'moved'"
+    )
+    toolbox = await opened(bench, await bench.claim("/say x"))
+    assert [notice["code"] for notice in toolbox.notices] == ["unusable_credentials"]
 
 
 async def test_a_tool_that_is_not_what_was_pinned_is_not_offered_and_a_user_hears_why(

@@ -5,8 +5,10 @@ import asyncio
 from redis.asyncio import Redis
 
 from chatd.store.db import Database
+from chatd.store.oauth_states import create_state
+from chatd.store.sessions import create_session
 from chatd.stream.publisher import Publisher
-from tests.seed import Seed, answer
+from tests.seed import KEYS, Seed, answer
 from tests.store.working import finish
 from workers.jobs import JobDeps, forget, retain
 
@@ -80,3 +82,16 @@ async def test_lines_of_the_audit_log_go_when_they_have_been_kept_long_enough(
     )
     await asyncio.gather(forget(deps), forget(deps))
     assert await left() == [0, 5000]
+
+
+async def test_flows_and_sessions_that_are_over_are_removed(seed: Seed, redis: Redis) -> None:
+    db, user_id = seed.db, seed.actor.user_id
+    for seconds in (60.0, -90_000.0):
+        await create_state(db, KEYS, kind="login", data={}, seconds=seconds, cookie="browser")
+        async with db.transaction() as session:
+            await create_session(session, user_id, seconds=seconds)
+    deps = context(db, redis)
+    await asyncio.gather(retain(deps), retain(deps))
+    await asyncio.gather(forget(deps), forget(deps))
+    assert len(await db.fetch("SELECT 1 FROM oauth_states")) == 1
+    assert len(await db.fetch("SELECT 1 FROM sessions")) == 1

@@ -26,6 +26,8 @@ class Answers(Protocol):
 
     def approve(self, item_id: str, decision: str, reason: str = "") -> None: ...
     def fill_in(self, item_id: str, action: str, content: dict[str, Any] | None = None) -> None: ...
+    def connect_url(self, server_id: str) -> str: ...
+    def skip_account(self, item_id: str) -> None: ...
     def give_results(self, results: list[dict[str, Any]]) -> None: ...
 
 
@@ -64,7 +66,8 @@ class Asking:
             if item["kind"] != "child":
                 said = item.get("message") or f"{item.get('tool_name')} {item.get('args')}"
                 name = item["tool_call_id"] if item["kind"] == "tool_result" else item["id"]
-                self._screen.aside(f"  {item['kind']} {name}: {short(said)}")
+                link = f" {item['connect_url']}" if item.get("connect_url") else ""
+                self._screen.aside(f"  {item['kind']} {name}: {short(said)}{link}")
 
     def _one(self, item: Item) -> bool:
         match item["kind"]:
@@ -72,6 +75,9 @@ class Asking:
                 return self._approval(item)
             case "elicitation" if self._person:
                 self._question(item)
+                return True
+            case "auth" if self._person:
+                self._account(item)
                 return True
             case _:
                 return False
@@ -142,6 +148,18 @@ class Asking:
             said = "!cancel"
         actions = {"y": "accept", "yes": "accept", "!cancel": "cancel"}
         self._answers.fill_in(item["id"], actions.get(said, "decline"))
+
+    # --- accounts
+
+    def _account(self, item: Item) -> None:
+        """Connecting answers by itself, so what still waits then is asked again."""
+        self._screen.line(f"{short(item['display_name'])}: {short(item['message'])}", style="bold")
+        if item["connect_url"]:
+            self._screen.line("Open this page, which is for you alone and works once:")
+            self._screen.line(quoted(self._answers.connect_url(item["server_id"])))
+        said = self._screen.ask("Connected? [Y, or s to go on without it] ").strip().lower()
+        if said in ("s", "skip", "n", "no"):
+            self._answers.skip_account(item["id"])
 
     # --- the client's own tools
 

@@ -63,7 +63,11 @@ def chat(
             options["plan_mode"] = "plan" if plan else ""
         if model is not None:
             options["model_config_id"] = _model(conversation, model)
-        watching = _watching(conversation, approve, json=json)
+        # A prompt that goes into a file asks nobody.
+        person = not json and sys.stdin.isatty() and sys.stdout.isatty()
+        if person:
+            options["on_auth_required"] = "wait"
+        watching = _watching(conversation, approve, json=json, person=person)
         if text is None:
             ended = _converse(watching, options)
         else:
@@ -75,9 +79,9 @@ def chat(
         raise typer.Exit(ended.status)
 
 
-def _watching(conversation: Conversation, approve: Approve | None, *, json: bool) -> Watching:
-    # A prompt that goes into a file asks nobody.
-    person = not json and sys.stdin.isatty() and sys.stdout.isatty()
+def _watching(
+    conversation: Conversation, approve: Approve | None, *, json: bool, person: bool
+) -> Watching:
     screen = Screen()
     asking = Asking(screen, conversation, person=person, approve=approve)
     return Watching(conversation, screen, asking, print_event if json else None)

@@ -1,15 +1,15 @@
 """The client's side of a chat: send a message once, follow its turn through lost connections."""
 
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import httpx2
 import orjson
 
+from chatd.cli.chat.events import Event, parse
 from chatd.core.errors import ChatdError
 from chatd.core.turns import ENDED
 
@@ -44,15 +44,6 @@ class Unreachable(ChatdError):
     """Nobody answers, or not for long enough."""
 
     code = "unreachable"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One server-sent event. `lost` is ours: the connection broke, and we try again."""
-
-    name: str
-    data: dict[str, Any]
-    id: str = ""
 
 
 class _TryAgain(Exception):
@@ -131,15 +122,23 @@ class Conversation:
 
     def approve(self, item_id: str, decision: str, reason: str = "") -> None:
         """Like all answers: raises `Refused`, `Unreachable`."""
-        self._post(f"approvals/{item_id}", {"decision": decision, "reason": reason})
+        self._answer(f"approvals/{item_id}", {"decision": decision, "reason": reason})
 
     def fill_in(self, item_id: str, action: str, content: dict[str, Any] | None = None) -> None:
         """Answer a server's question; `content` goes with `accept`."""
-        self._post(f"elicitations/{item_id}", {"action": action, "content": content})
+        self._answer(f"elicitations/{item_id}", {"action": action, "content": content})
+
+    def connect_url(self, server_id: str) -> str:
+        """A page, for this user and once, that connects their account to a server."""
+        return self._post(f"/mcp/servers/{server_id}/oauth2/connect", {})["connect_url"]
+
+    def skip_account(self, item_id: str) -> None:
+        """Go on without connecting one."""
+        self._answer(f"auth/{item_id}", {"action": "skip"})
 
     def give_results(self, results: list[dict[str, Any]]) -> None:
         """Those of all open calls of the client's own tools."""
-        self._post("tool-results", {"results": results})
+        self._answer("tool-results", {"results": results})
 
     def stop(self) -> bool:
         """Stop the turn, or take it out of the queue; False: we do not know it yet.
@@ -152,14 +151,18 @@ class Conversation:
         with self._reached():
             dequeued = self._http.delete(f"/chats/{self.chat_id}/queue/{turn_id}")
         if not dequeued.is_success:
-            self._post("interrupt", {"turn_id": turn_id})
+            self._answer("interrupt", {"turn_id": turn_id})
         return True
 
-    def _post(self, path: str, body: dict[str, Any]) -> None:
+    def _answer(self, path: str, body: dict[str, Any]) -> None:
+        self._post(f"/chats/{self.chat_id}/{path}", body)
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
         with self._reached():
-            answer = self._http.post(f"/chats/{self.chat_id}/{path}", json=body)
+            answer = self._http.post(path, json=body)
         if not answer.is_success:
             raise _refusal(answer)
+        return orjson.loads(answer.content) if answer.content else None
 
     def _events(self, turn: "_Turn") -> Iterator[Event]:
         with self._http.stream(**turn.request()) as answer:
@@ -169,7 +172,7 @@ class Conversation:
                 answer.read()
                 raise _refusal(answer)
             turn.unsent = False
-            for event in _parse(answer.iter_bytes()):
+            for event in parse(answer.iter_bytes()):
                 if turn.concerns(event):
                     yield event
                 if turn.ended or turn.asked is not None:
@@ -269,22 +272,6 @@ class _Turn:
 def _for_people(asked: dict[str, Any]) -> bool:
     """A sub-agent answers by itself."""
     return any(item["kind"] != "child" for item in asked["open_items"])
-
-
-def _parse(chunks: Iterable[bytes]) -> Iterator[Event]:
-    """Our server writes one line a field and ends it with LF; comments keep us awake."""
-    fields = dict[bytes, bytes]()
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line:
-                name, _, value = line.partition(b": ")
-                fields[name] = value
-            elif b"data" in fields:
-                data = orjson.loads(fields[b"data"])
-                yield Event(fields[b"event"].decode(), data, fields[b"id"].decode())
-                fields.clear()
 
 
 def _refusal(answer: httpx2.Response) -> Refused:

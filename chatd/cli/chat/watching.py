@@ -10,7 +10,8 @@ import typer
 
 from chatd.cli.chat import plans
 from chatd.cli.chat.asking import Asking
-from chatd.cli.chat.conversation import Conversation, Event
+from chatd.cli.chat.conversation import Conversation
+from chatd.cli.chat.events import Event
 from chatd.cli.chat.screen import Screen
 from chatd.cli.chat.telling import Telling
 

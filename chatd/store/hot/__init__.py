@@ -38,6 +38,7 @@ from chatd.store.hot.pieces import (
     CHAT_COLUMNS,
     LEASE,
     MAY_USE,
+    NEEDS_REAUTH,
     TURN_COLUMNS,
     USABLE_MODEL,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "LOCK_CLAIMS",
     "MARK_SENT",
     "MAY_USE",
+    "NEEDS_REAUTH",
     "RECORD_RESULT",
     "RELOAD",
     "RENEW",

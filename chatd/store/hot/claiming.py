@@ -1,6 +1,6 @@
 """Claiming turns, loading their world, keeping their leases."""
 
-from chatd.store.hot.pieces import LEASE
+from chatd.store.hot.pieces import LEASE, NEEDS_REAUTH
 
 _BUSY = """
 WITH busy AS (
@@ -101,7 +101,15 @@ CLAIM_LIMITED = f"""
 left out before anything is ranked: it holds up nobody, not even its owner's other turns. Share: how
 many turns its owner would have running if all their others were another provider's."""
 
-SERVER_ROW = """
+_TOKEN = f"""(SELECT jsonb_build_object('id', o.id, 'needs_reauth', {NEEDS_REAUTH})
+            FROM oauth_tokens o WHERE o.user_id = {{user}} AND o.server_id"""
+
+_CONNECTION = f"""CASE s.auth_type WHEN 'oauth2' THEN {_TOKEN} = s.id)
+            WHEN 'user_oidc' THEN {_TOKEN} IS NULL) END"""
+"""Of a user to the server `s`: their own token for it, or that of their login. Others pay nothing
+for it."""
+
+SERVER_ROW = f"""
     jsonb_build_object('id', s.id, 'slug', s.slug, 'display_name', s.display_name,
         'transport', s.transport, 'url', s.url, 'auth_type', s.auth_type, 'version', s.version,
         'enabled', s.enabled, 'availability', s.availability,
@@ -119,11 +127,14 @@ SERVER_ROW = """
         'api_key_value', encode(s.api_key_value, 'base64'),
         'api_key_value_key_id', s.api_key_value_key_id,
         'custom_headers', encode(s.custom_headers, 'base64'),
-        'custom_headers_key_id', s.custom_headers_key_id)
+        'custom_headers_key_id', s.custom_headers_key_id,
+        'oidc_audience', s.oidc_audience, 'connection', {_CONNECTION})
 """
+"""The server `s` as a `user` (to be filled in) would use it."""
 
 SERVERS = f"""
-    SELECT jsonb_agg({SERVER_ROW} ORDER BY s.slug) FROM mcp_server_configs s
+    SELECT jsonb_agg({SERVER_ROW.format(user="t.owner_id")} ORDER BY s.slug)
+    FROM mcp_server_configs s
     WHERE s.id = ANY (t.mcp_server_ids) OR (s.enabled AND s.availability = 'force_on')
 """
 
@@ -144,7 +155,7 @@ def _entered(order: str) -> str:
 
 LOAD = f"""
 SELECT t.id, t.chat_id, t.owner_id, t.kind, t.plan_mode, t.reasoning_effort, t.mcp_server_ids,
-    t.commits, t.notices, t.first_token_at, c.system_prompt,
+    t.commits, t.notices, t.first_token_at, t.on_auth_required, c.system_prompt,
     extract(epoch FROM clock_timestamp() - t.started_at)::float8 - t.parked_seconds AS ran_seconds,
     c.parent_chat_id, c.root_chat_id, c.mode, c.dynamic_tools, c.title, c.title_source,
     (SELECT version FROM policy_state) AS policy_version,

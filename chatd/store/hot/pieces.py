@@ -14,6 +14,10 @@ MAY_USE = """(s.access = 'everyone' OR EXISTS (
         WHERE sg.server_id = s.id AND gm.user_id = {user}))"""
 """Whether a user may use the server `s`, by its groups; administrators are no exception."""
 
+NEEDS_REAUTH = """coalesce(o.needs_reauth, CASE WHEN o.refresh_token IS NULL
+        AND o.expires_at <= clock_timestamp() THEN 'expired' END)"""
+"""Why the token `o` is no use any more; NULL if it is, or can be refreshed."""
+
 TURN_COLUMNS = """
     t.id, t.chat_id, t.kind, t.status, t.attempt, t.plan_mode, t.model_config_id, t.mcp_server_ids,
     t.reasoning_effort, t.content, t.user_message_id, t.queued_at, t.started_at, t.first_token_at,

@@ -33,10 +33,10 @@ WITH {_USABLE}, model AS (
 ), turn AS (
     INSERT INTO turns AS t (id, chat_id, owner_id, status, content, plan_mode, model_config_id,
         reasoning_effort, mcp_server_ids, user_message_id, idempotency_path, idempotency_key,
-        request_sha256, traceparent, version, pending_at)
+        request_sha256, traceparent, version, pending_at, on_auth_required)
     SELECT $11, chat.id, $2, 'pending', $12::json, $5, chat.last_model_config_id, $7,
         chat.mcp_server_ids, nextval('chat_messages_id_seq'), $13, $14, $15, $16, 1,
-        clock_timestamp()
+        clock_timestamp(), $18
     FROM chat
     RETURNING {TURN_COLUMNS}
 ), message AS (
@@ -87,7 +87,7 @@ WITH {_USABLE}, chat AS (
 ), turn AS (
     INSERT INTO turns AS t (id, chat_id, owner_id, status, content, plan_mode, model_config_id,
         reasoning_effort, mcp_server_ids, user_message_id, idempotency_path, idempotency_key,
-        request_sha256, traceparent, version, pending_at, kind)
+        request_sha256, traceparent, version, pending_at, kind, on_auth_required)
     SELECT $3, bump.id, bump.owner_id,
         CASE WHEN state.busy OR state.queued > 0 THEN 'queued' ELSE 'pending' END,
         $8::json, bump.plan_mode, bump.last_model_config_id, bump.last_reasoning_effort,
@@ -95,7 +95,7 @@ WITH {_USABLE}, chat AS (
         CASE WHEN state.busy OR state.queued > 0 THEN NULL
             ELSE nextval('chat_messages_id_seq') END,
         $9, $10, $11, $12, bump.version,
-        CASE WHEN state.busy OR state.queued > 0 THEN NULL ELSE clock_timestamp() END, $14
+        CASE WHEN state.busy OR state.queued > 0 THEN NULL ELSE clock_timestamp() END, $14, $15
     FROM bump, state
     RETURNING {TURN_COLUMNS}
 ), head AS (

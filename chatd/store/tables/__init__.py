@@ -4,6 +4,7 @@ from chatd.store.tables.chats import Chat, ChatMessage, ToolCallRow, Turn
 from chatd.store.tables.files import ChatFile, File
 from chatd.store.tables.items import OpenItem
 from chatd.store.tables.models import ModelConfig, ModelProvider
+from chatd.store.tables.oauth import OAuthClient, OAuthState, OAuthToken, Session, UserLink
 from chatd.store.tables.operating import EncryptionKey, Process
 from chatd.store.tables.people import ApiToken, AuditEntry, Group, GroupMember, User
 from chatd.store.tables.servers import (
@@ -32,13 +33,18 @@ __all__ = [
     "McpServerGroup",
     "ModelConfig",
     "ModelProvider",
+    "OAuthClient",
+    "OAuthState",
+    "OAuthToken",
     "OpenItem",
     "PolicyState",
     "Process",
+    "Session",
     "ToolCallRow",
     "ToolPin",
     "Turn",
     "UsageEntry",
     "User",
+    "UserLink",
     "UserSetting",
 ]

@@ -111,6 +111,7 @@ class Turn(Row, table=True):
         one_of("kind", TURN_KINDS, name="ck_turns_kind"),
         one_of("plan_mode", ("plan",), name="ck_turns_plan_mode"),
         one_of("reasoning_effort", EFFORTS, name="ck_turns_reasoning_effort"),
+        one_of("on_auth_required", ("skip", "wait"), name="ck_turns_on_auth_required"),
         CheckConstraint(
             "(status IN ('running', 'interrupting')) = (lease_id IS NOT NULL)",
             name="ck_turns_lease",
@@ -164,6 +165,8 @@ class Turn(Row, table=True):
     )
     reasoning_effort: str | None = None
     mcp_server_ids: list[UUID] = ids()
+    on_auth_required: str = Field(default="skip", sa_column_kwargs={"server_default": "skip"})
+    """What becomes of it where a server wants its owner to connect: goes on without, or waits."""
     user_message_id: int | None = Field(default=None, sa_column=Column(BigInteger))
     idempotency_path: str | None = None
     idempotency_key: str | None = None

@@ -16,10 +16,18 @@ from sqlalchemy import (
 )
 from sqlmodel import Field
 
+from chatd.core.oauth import AUTH_METHODS
 from chatd.store.tables.columns import Instant, Row, json, one_of, primary_id, timestamp
 
 TRANSPORTS = ("streamable_http", "sse")
-AUTH_TYPES = ("none", "oauth2", "api_key", "custom_headers", "user_oidc")
+AUTH_TYPES = (
+    "none",
+    "oauth2",
+    "api_key",
+    "custom_headers",
+    "user_oidc",
+    "client_credentials",
+)
 AVAILABILITIES = ("force_on", "default_on", "default_off")
 APPROVALS = ("always", "never", "unless_read_only")
 ACCESSES = ("everyone", "groups")
@@ -35,6 +43,10 @@ def _secret() -> Column[bytes]:
     return Column(LargeBinary, nullable=True)
 
 
+def _word() -> Any:
+    return Field(default="", sa_column_kwargs={"server_default": ""})
+
+
 class McpServerConfig(Row, table=True):
     """One configured server. The six secret columns hold ciphertext, each with its key's id."""
 
@@ -46,6 +58,7 @@ class McpServerConfig(Row, table=True):
         one_of("require_approval", APPROVALS, name="ck_mcp_server_configs_require_approval"),
         one_of("access", ACCESSES, name="ck_mcp_server_configs_access"),
         one_of("tool_changes", TOOL_CHANGES, name="ck_mcp_server_configs_tool_changes"),
+        one_of("oauth2_auth_method", ("", *AUTH_METHODS), name="ck_mcp_server_configs_auth_method"),
         CheckConstraint("slug <> ''", name="ck_mcp_server_configs_slug"),
         CheckConstraint("tool_timeout_seconds > 0", name="ck_mcp_server_configs_timeout"),
     )
@@ -65,6 +78,20 @@ class McpServerConfig(Row, table=True):
     oauth2_token_url: str = ""
     oauth2_revocation_url: str = ""
     oauth2_scopes: str = ""
+    oauth2_issuer: str = _word()
+    """As its metadata says; empty: configured by hand without it."""
+    oauth2_resource: str = _word()
+    oauth2_auth_method: str = _word()
+    oauth2_client_source: str = _word()
+    oauth2_registration_url: str = _word()
+    oauth2_sends_issuer: bool = Field(
+        default=False, sa_column_kwargs={"server_default": text("false")}
+    )
+    oauth2_client_key_id: str = _word()
+    """Of the private key that is in `oauth2_client_secret` with `private_key_jwt`."""
+    oidc_audience: str = _word()
+    """`user_oidc`: for whom the login's token is exchanged; empty: it is sent as it is."""
+    discovered_at: Instant = timestamp()
     api_key_header: str = ""
     api_key_value: bytes | None = Field(default=None, sa_column=_secret())
     api_key_value_key_id: str | None = None

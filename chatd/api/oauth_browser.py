@@ -1,0 +1,209 @@
+"""Connecting to MCP servers with OAuth, as a browser sees it: consent, away, and back again."""
+
+from typing import Annotated
+from urllib.parse import parse_qsl, urlencode, urlsplit
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+
+from chatd import logs
+from chatd.api.errors import REQUEST_ID
+from chatd.api.oauth import CONNECTS_A_MINUTE
+from chatd.api.oauth_pages import away, connected_page, consent_page, trouble_page
+from chatd.api.parts import Parts, PartsDep
+from chatd.api.servers import PATH
+from chatd.api.session_cookie import cookie_of
+from chatd.connecting.flows import LIFETIME_S, Answer, Cookie, Stopped, cookie_name, flow_name
+from chatd.core.errors import ChatdError, NotFound, TooMany
+from chatd.core.oauth import CALLBACK_PATH
+from chatd.store.sessions import authenticate_session
+
+router = APIRouter(prefix=PATH, include_in_schema=False)
+
+LOGIN_PATH = "/api/experimental/login"
+VISITS_A_MINUTE = 1200
+"""Of everybody together, at each page: it only keeps a flood from the database."""
+
+_MAX_FORM = 4096
+_MAX_QUERY = 8192
+_TROUBLE = "This did not work"
+_LATER = "Something is out of order here. Try again later."
+_BUSY = "Too many people are connecting right now. Try again in a minute."
+_SIGN_IN_FIRST = "Sign in first"
+_SIGN_IN = (
+    "You are not signed in here. Open the link that your chat application gave you, or sign in"
+    " first."
+)
+
+log = logs.get("oauth")
+
+
+class _Visitor:
+    """A request's browser."""
+
+    def __init__(self, request: Request, user_id: UUID | None) -> None:
+        self.user_id = user_id
+        self._cookies = request.cookies
+
+    def cookie(self, name: str) -> str:
+        return self._cookies.get(name, "")
+
+
+async def session_user(request: Request, parts: Parts) -> UUID | None:
+    """Who is signed in with this browser."""
+    cookie = cookie_of(request, parts.oauth.access_url)
+    signed_in = await authenticate_session(parts.db, cookie.token) if cookie is not None else None
+    return signed_in.actor.user_id if signed_in is not None else None
+
+
+@router.get("/{server}/oauth2/connect")
+async def connect(request: Request, server: UUID, parts: PartsDep, return_to: str = "") -> Response:
+    """What the link in a notice opens."""
+    user_id = await session_user(request, parts)
+    if user_id is None:
+        return _sign_in_first(parts, server, return_to)
+    try:
+        await parts.rates.take("connect", user_id, limit=CONNECTS_A_MINUTE)
+        ticket = await parts.oauth.connecting.ticket(server, user_id, return_to=return_to)
+    except ChatdError as error:
+        return _trouble(parts, server, error)
+    return away(ticket.url)
+
+
+@router.get("/{server}/oauth2/consent")
+async def consent(request: Request, server: UUID, parts: PartsDep, ticket: str = "") -> Response:
+    """Opens a ticket, and binds it to this browser."""
+    if "prefetch" in request.headers.get("sec-purpose", ""):
+        # A look ahead must not use up what the user is about to open.
+        return Response(status_code=503, headers={"Cache-Control": "no-store"})
+    try:
+        await _admit(parts, "consent")
+        visitor = _Visitor(request, await session_user(request, parts))
+        opened = await parts.oauth.connecting.open(server, ticket, visitor)
+    except ChatdError as error:
+        return _trouble(parts, server, error)
+    action = _place(parts, server) + "consent"
+    page = consent_page(opened.asked, action=action, csrf=opened.csrf, ticket=ticket)
+    _keep(page, parts, server, opened.cookie)
+    return page
+
+
+@router.post("/{server}/oauth2/consent")
+async def go_on(request: Request, server: UUID, parts: PartsDep) -> Response:
+    """Away to the authorization server."""
+    try:
+        await _admit(parts, "consent")
+        if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            raise Stopped("This was sent from another site.", page_status=403, reason="csrf")
+        form = dict(parse_qsl((await request.body())[:_MAX_FORM].decode("ascii", "replace")))
+        ticket = form.get("ticket", "")
+        visitor = _Visitor(request, await session_user(request, parts))
+        url, cookie = await parts.oauth.connecting.go_on(
+            server, ticket, form.get("csrf", ""), visitor
+        )
+    except ChatdError as error:
+        return _trouble(parts, server, error)
+    answer = away(url)
+    _forget(answer, parts, server, request, ticket)
+    _keep(answer, parts, server, cookie)
+    return answer
+
+
+@router.get("/{server}/oauth2/callback")
+async def callback(
+    request: Request,
+    server: UUID,
+    parts: PartsDep,
+    state: str = "",
+    code: str = "",
+    iss: str | None = None,
+    said: Annotated[str, Query(alias="error")] = "",
+) -> Response:
+    """Back from there. Nothing of the query is ever shown."""
+    answer = Answer(state, code, iss, said)
+    try:
+        await _admit(parts, "callback")
+        _check_form(request)
+        visitor = _Visitor(request, await session_user(request, parts))
+        request_id = request.scope[REQUEST_ID]
+        connected = await parts.oauth.connecting.finish(server, answer, visitor, request_id)
+        await parts.answers.connected(connected.user_id)
+    except ChatdError as error:
+        page = _trouble(parts, server, error)
+    else:
+        origin = _origin(parts.oauth.access_url)
+        if connected.return_to:
+            page = away(origin + connected.return_to)
+        else:
+            page = connected_page(connected.server_name, str(connected.server_id), origin)
+    _forget(page, parts, server, request, state)
+    return page
+
+
+def _sign_in_first(parts: Parts, server: UUID, return_to: str) -> Response:
+    """A link, no redirect: a browser that keeps no cookie would go round in circles."""
+    here = _place(parts, server) + "connect"
+    if return_to:
+        here += "?" + urlencode({"return_to": return_to})
+    try:
+        parts.signing_in.require()
+    except NotFound:
+        return trouble_page(401, _SIGN_IN_FIRST, _SIGN_IN)
+    url = f"{parts.oauth.access_url}{LOGIN_PATH}?{urlencode({'return_to': here})}"
+    return trouble_page(401, _SIGN_IN_FIRST, _SIGN_IN, back=url, link="Sign in")
+
+
+async def _admit(parts: Parts, what: str) -> None:
+    """Raises `Stopped`."""
+    try:
+        await parts.rates.take(what, "all", limit=VISITS_A_MINUTE)
+    except TooMany:
+        raise Stopped(_BUSY, page_status=429, reason="too_many") from None
+
+
+def _check_form(request: Request) -> None:
+    """Raises `Stopped`: no parameter may come twice (RFC 6749, section 3.1)."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if len(request.url.query) > _MAX_QUERY or len(set(names)) < len(names):
+        raise Stopped("The answer of the authorization server is not valid.", reason="form")
+
+
+def _trouble(parts: Parts, server: UUID, error: ChatdError) -> Response:
+    if isinstance(error, Stopped):
+        log.info("a connection was not made", server=str(server), reason=error.reason)
+        back = _origin(parts.oauth.access_url) + error.return_to if error.return_to else ""
+        return trouble_page(error.page_status, _TROUBLE, error.message, back=back)
+    if error.status < 500:
+        return trouble_page(error.status, _TROUBLE, error.message)
+    log.error("a connection failed", server=str(server), error=error.code, reason=error.message)
+    return trouble_page(error.status, _TROUBLE, _LATER)
+
+
+def _keep(answer: Response, parts: Parts, server: UUID, cookie: Cookie) -> None:
+    answer.set_cookie(
+        cookie.name,
+        cookie.value,
+        max_age=LIFETIME_S,
+        path=_place(parts, server),
+        secure=parts.oauth.access_url.startswith("https://"),
+        httponly=True,
+        samesite="lax",
+    )
+
+
+def _forget(answer: Response, parts: Parts, server: UUID, request: Request, secret: str) -> None:
+    """The cookie of the flow with this secret."""
+    name = cookie_name(flow_name(secret))
+    if name in request.cookies:
+        answer.delete_cookie(name, path=_place(parts, server), httponly=True, samesite="lax")
+
+
+def _place(parts: Parts, server: UUID) -> str:
+    """The path of a server's pages, as browsers see it."""
+    here = CALLBACK_PATH.format(server=server).removesuffix("callback")
+    return urlsplit(parts.oauth.access_url).path + here
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"

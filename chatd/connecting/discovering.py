@@ -1,0 +1,296 @@
+"""A configured server's authorization server, found and introduced to: at first, and again later.
+
+The server's row comes first, because its id is in the redirect URI that is registered. The network
+is asked outside of any transaction; what it said counts only if nobody has changed the server
+meanwhile.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+from uuid import UUID
+
+import httpx2
+
+from chatd import audit, logs
+from chatd.audit import By, Target
+from chatd.core.errors import BadRequest, ChatdError, Conflict
+from chatd.core.oauth import CALLBACK_PATH, Client, Discovered
+from chatd.core.tools import JsonObject
+from chatd.oauth.attempts import (
+    MANUAL,
+    Attempt,
+    Attempted,
+    DiscoveryFailed,
+    RegistrationFailed,
+    shown,
+)
+from chatd.oauth.discovery import discover
+from chatd.oauth.registration import choose_client, client_document
+from chatd.oauth.urls import canonical, is_document_url
+from chatd.outbound import Outbound
+from chatd.store import oauth_servers, policy_state, servers
+from chatd.store.db import Database, Session
+from chatd.store.oauth_servers import Configured, OAuthServer
+from chatd.store.secrets import KeyRing
+from chatd.store.server_views import View
+from chatd.store.servers import ServerSettings
+
+CLIENT_NAME = "chatd"
+DOCUMENT_PATH = "/api/experimental/mcp/servers/{server}/oauth2/client-metadata.json"
+RENEW_EVERY_S = 300
+"""A server's client is not registered anew more often by itself."""
+
+_MANUAL_FIELDS = ("oauth2_client_id", "oauth2_auth_url", "oauth2_token_url")
+_LASTING = "offline_access"
+
+log = logs.get("oauth")
+
+
+class Found(NamedTuple):
+    """Of one search."""
+
+    discovered: Discovered
+    client: Client
+
+
+Kept = Callable[[Discovered], Client | None]
+
+
+def _nobody(_: Discovered) -> None: ...
+
+
+class Discovering:
+    def __init__(self, db: Database, keys: KeyRing, outbound: Outbound, access_url: str) -> None:
+        self._db = db
+        self._keys = keys
+        self._outbound = outbound
+        self._url = access_url
+
+    async def add(
+        self,
+        settings: ServerSettings,
+        by: By,
+        secrets: Collection[str],
+        server_id: UUID | None = None,
+    ) -> View:
+        """A new server, disabled until it is complete. On failure nothing of it stays.
+
+        Raises `Conflict` when the slug is taken, `BadRequest` with every URL that was tried.
+        """
+        async with self._db.transaction() as session:
+            waiting = replace(settings, enabled=False)
+            made = await servers.create_server(
+                session, self._keys, waiting, by.actor_id, server_id=server_id
+            )
+        server_id = UUID(made["id"])
+        try:
+            found = await self.find(server_id, settings.url)
+            async with self._db.transaction() as session:
+                await policy_state.bump(session)
+                await oauth_servers.configure(
+                    session,
+                    self._keys,
+                    server_id,
+                    configured(found, settings.oauth2_scopes.split()),
+                    by=by.actor_id,
+                    version=made["version"],
+                    enabled=settings.enabled,
+                )
+                view = await servers.get_server(session, server_id, caller=by.actor_id)
+                target = Target("mcp_server", server_id)
+                audit.record(session, by, "create", target, after=view, secrets=secrets)
+        except BaseException:
+            await asyncio.shield(self._take_away(server_id, made["version"]))
+            raise
+        return view
+
+    async def find(self, server_id: UUID, url: str, kept: Kept = _nobody) -> Found:
+        """Raises `BadRequest` with every URL that was tried. `kept`: the client that is known there
+        already, if there is one."""
+        found = None
+        try:
+            http = await self._client(url)
+            try:
+                found = await discover(http, url)
+            except DiscoveryFailed as error:
+                return await self._conventional(http, server_id, url, error, kept)
+            return Found(found, kept(found) or await self._introduce(http, server_id, found))
+        except Attempted as error:
+            raise _refusal(error, server_id, found) from error
+
+    async def _conventional(
+        self,
+        http: httpx2.AsyncClient,
+        server_id: UUID,
+        url: str,
+        failed: DiscoveryFailed,
+        kept: Kept,
+    ) -> Found:
+        """What servers of 2025-03-26 have without saying it; no other sign of it than that a
+        registration there goes well. Raises `DiscoveryFailed`."""
+        if failed.conventional is None:
+            raise failed
+        found = Discovered(canonical(httpx2.URL(url)), (), failed.conventional)
+        try:
+            return Found(found, kept(found) or await self._introduce(http, server_id, found))
+        except RegistrationFailed as error:
+            attempts = (*failed.attempts, *error.attempts)
+            raise DiscoveryFailed(attempts, failed.next_step) from None
+
+    async def again(self, server_id: UUID, by: By, *, register: bool = False) -> View:
+        """Look once more, on demand: endpoints are read anew; the client stays unless the issuer is
+        another one, or `register` asks for a new one. Raises as `find`, and `Conflict`."""
+        server = await oauth_servers.read_server(self._db, self._keys, server_id)
+        if server.auth_type != "oauth2":
+            raise BadRequest("This MCP server's auth type is not oauth2.")
+
+        def kept(found: Discovered) -> Client | None:
+            stays = server.ready and _same_issuer(server, found) and not register
+            if server.ready and server.client.source == "manual" and not stays:
+                raise _by_hand(found)
+            return server.client if stays else None
+
+        found = await self.find(server_id, server.url, kept)
+        scopes = server.scopes if _same_issuer(server, found.discovered) else ()
+        return await self._apply(server, found, scopes, by)
+
+    async def renew(self, server_id: UUID, client_id: str) -> bool:
+        """Its authorization server does not know this client any more: have another one.
+
+        False when it cannot be had by itself, or was just had. Raises nothing.
+        """
+        try:
+            server = await oauth_servers.read_server(self._db, self._keys, server_id)
+            if not server.ready or server.client.source != "registered":
+                return False
+            if server.client.client_id != client_id:
+                return True
+            if server.discovered_s is None or server.discovered_s < RENEW_EVERY_S:
+                return False
+            found = await self.find(server_id, server.url)
+            await self._apply(server, found, server.scopes, By())
+        except (ChatdError, httpx2.HTTPError) as error:
+            reason = type(error).__name__
+            log.warning("a client was not renewed", server=str(server_id), reason=reason)
+            return False
+        return True
+
+    async def _apply(
+        self, server: OAuthServer, found: Found, scopes: Sequence[str], by: By
+    ) -> View:
+        async with self._db.transaction() as session:
+            await policy_state.bump(session)
+            before = await servers.get_server(session, server.id, lock=True)
+            if before["version"] != server.version:
+                raise Conflict("The MCP server config was changed meanwhile.")
+            await oauth_servers.configure(
+                session,
+                self._keys,
+                server.id,
+                configured(found, scopes),
+                by=by.actor_id,
+                version=server.version,
+            )
+            after = await servers.get_server(session, server.id)
+            target = Target("mcp_server", server.id)
+            audit.record(session, by, "discover", target, before=before, after=after)
+        return after
+
+    async def _introduce(
+        self, http: httpx2.AsyncClient, server_id: UUID, discovered: Discovered
+    ) -> Client:
+        return await choose_client(
+            http,
+            discovered.issuer,
+            document_url=self._url + DOCUMENT_PATH.format(server=server_id),
+            redirect_uris=(self._url + CALLBACK_PATH.format(server=server_id),),
+            client_name=CLIENT_NAME,
+            client_uri=self._url,
+        )
+
+    async def _client(self, url: str) -> httpx2.AsyncClient:
+        """Raises `DiscoveryFailed`."""
+        try:
+            return await self._outbound.discovery_client(url)
+        except (httpx2.HTTPError, httpx2.InvalidURL):
+            attempt = Attempt(shown(url), "its host cannot be found", "unreachable")
+            step = f"Check the URL, or give {MANUAL}."
+            raise DiscoveryFailed([attempt], step) from None
+
+    async def _take_away(self, server_id: UUID, version: int) -> None:
+        """A server that never was complete; unless somebody has completed it meanwhile."""
+        async with self._db.transaction() as session:
+            await oauth_servers.remove_unfinished(session, server_id, version)
+
+
+def client_metadata(access_url: str, server_id: UUID) -> JsonObject | None:
+    """What our client id at this server's issuer stands for; None where no issuer could read it.
+
+    A document for each server: it is kept by those that have read it, so one that grew with every
+    new server would be told too late.
+    """
+    url = access_url + DOCUMENT_PATH.format(server=server_id)
+    if not is_document_url(url):
+        return None
+    redirect_uri = access_url + CALLBACK_PATH.format(server=server_id)
+    return client_document(url, [redirect_uri], client_name=CLIENT_NAME, client_uri=access_url)
+
+
+def configured(found: Found, scopes: Sequence[str]) -> Configured:
+    """`scopes`: those an administrator wants; none: those that were found."""
+    discovered = found.discovered
+    wanted = tuple(scopes) or discovered.scopes
+    lasting = _LASTING in discovered.issuer.scopes_supported
+    if not scopes and wanted and lasting and _LASTING not in wanted:
+        wanted = (*wanted, _LASTING)
+    return Configured(discovered.issuer, found.client, discovered.resource, wanted)
+
+
+async def set_found(
+    session: Session, keys: KeyRing, view: View, found: Configured, by: UUID | None
+) -> View:
+    """Right after a change of the server: what was found for what it is now."""
+    server_id = UUID(view["id"])
+    await oauth_servers.configure(session, keys, server_id, found, by=by, version=view["version"])
+    return await servers.get_server(session, server_id, caller=by)
+
+
+def _same_issuer(server: OAuthServer, discovered: Discovered) -> bool:
+    """One that was configured by hand may have no name: then by where its tokens come from."""
+    if server.issuer.issuer:
+        return server.issuer.issuer == discovered.issuer.issuer
+    return server.issuer.token_endpoint == discovered.issuer.token_endpoint
+
+
+def _by_hand(found: Discovered) -> BadRequest:
+    return BadRequest(
+        "This MCP server's client was configured by hand.",
+        detail=f"Its authorization server is {shown(found.issuer.issuer)} now. Give {MANUAL} for"
+        " it, or empty them to register a client there.",
+    )
+
+
+def _refusal(error: Attempted, server_id: UUID, found: Discovered | None) -> BadRequest:
+    """A redirect URI that it names stays good: the server may be added with that very id. What was
+    found is told as the fields in which an administrator gives it, beside a client of their own."""
+    return BadRequest(
+        f"OAuth cannot be set up by itself: give {MANUAL}, or a server that publishes its metadata"
+        " (RFC 9728) and registers clients (RFC 7591).",
+        detail=f"{error.detail}\nThe redirect URI holds the server's id: if you add the server by"
+        f' hand, give "id": "{server_id}".',
+        extra={**error.extra, "server_id": str(server_id), "discovered": _as_fields(found)},
+        validations=[
+            {"field": name, "detail": "It could not be discovered."} for name in _MANUAL_FIELDS
+        ],
+    )
+
+
+def _as_fields(found: Discovered | None) -> JsonObject | None:
+    return found and {
+        "oauth2_auth_url": found.issuer.authorization_endpoint,
+        "oauth2_token_url": found.issuer.token_endpoint,
+        "oauth2_revocation_url": found.issuer.revocation_endpoint,
+        "oauth2_scopes": " ".join(found.scopes),
+    }

@@ -1,0 +1,25 @@
+"""A browser: what a user does with it who connects a server, without a session of chatd."""
+
+import re
+from html import unescape
+from urllib.parse import urljoin
+
+import httpx2
+
+_FIELD = re.compile(r'<input[^>]*name="([^"]+)"[^>]*value="([^"]*)"')
+_ACTION = re.compile(r'<form[^>]*action="([^"]+)"')
+
+
+async def follow(connect_url: str) -> httpx2.Response:
+    """The consent page, its form, the authorization server, the callback; gives the last page."""
+    async with httpx2.AsyncClient(trust_env=False, verify=False, timeout=60) as browser:
+        page = await browser.get(connect_url)
+        page.raise_for_status()
+        (action,) = _ACTION.findall(page.text)
+        form = {name: unescape(value) for name, value in _FIELD.findall(page.text)}
+        target = urljoin(str(page.url), unescape(action))
+        origin = {"Origin": f"{page.url.scheme}://{page.url.netloc.decode()}"}
+        step = await browser.post(target, data=form, headers=origin)
+        while step.has_redirect_location:
+            step = await browser.get(urljoin(str(step.url), step.headers["location"]))
+        return step
