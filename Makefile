@@ -9,7 +9,9 @@ BIN = $(VENV)/bin
 READY = $(VENV)/ready
 
 ARGS =
-PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 4
+# One more than there are cores: many tests wait for a lease or a deadline.
+WORKERS = $(shell $(BIN)/python -c "import os; print(min(os.cpu_count() + 1, 4))")
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 
