@@ -110,7 +110,7 @@ def _access_url(value: str) -> str:
     url = urlsplit(value)
     if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment:
         raise ValueError("expected a URL such as https://chatd.example")
-    return value.rstrip("/")
+    return url.geturl().rstrip("/")
 
 
 def _issuer(value: str) -> str:

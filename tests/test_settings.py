@@ -48,6 +48,11 @@ def test_the_short_form_of_the_scheme_is_understood(environment: Any) -> None:
     assert url == "postgresql://u:p@db/chatd"
 
 
+def test_cookies_are_for_https_however_that_is_written(environment: Any) -> None:
+    environment("CHATD_ACCESS_URL", "HTTPS://chatd.example/")
+    assert load(Settings).access_url == "https://chatd.example"
+
+
 def test_without_an_issuer_there_is_no_login(environment: Any) -> None:
     environment("CHATD_OIDC_CLIENT_ID", "chatd")
     settings = load(Settings)

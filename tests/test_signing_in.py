@@ -215,6 +215,21 @@ async def test_the_last_administrator_stays_one(door: Door) -> None:
     assert (await ruled.sign_in()).role == "admin"
 
 
+async def test_a_login_and_a_change_of_its_user_do_not_wait_for_each_other(
+    door: Door, db: Database
+) -> None:
+    await make_user(db, "root", role="admin")
+    user = await door.sign_in()
+    door.provider.claims["role"] = "boss"
+    ruled = door.with_(rules=ClaimRules(role="role", admin_values=frozenset({"boss"})))
+    async with db.transaction() as session:
+        await (await session.connection()).execute(users.LOCK_ADMINS)
+        signing = asyncio.create_task(ruled.sign_in())
+        await asyncio.sleep(0.5)
+        await users.lock_user(session, user.id)
+    assert (await signing).role == "admin"
+
+
 async def test_without_a_rule_a_login_changes_no_role(door: Door, db: Database) -> None:
     user = await door.sign_in()
     async with db.transaction() as session:

@@ -11,7 +11,7 @@ from chatd import logs
 from chatd.core.errors import Unavailable
 from chatd.queue import Wakes
 from chatd.revoking import Approvals
-from chatd.store.accounts import answer_connected, find_connected
+from chatd.store.accounts import answer_connected, find_connected, find_pointless
 from chatd.store.db import Database
 from chatd.store.informing import end_wait, find_waits_over
 from chatd.store.items import expire_item, find_overdue
@@ -41,6 +41,7 @@ MendItem = Callable[[Database, UUID, UUID], Awaitable[int | None]]
 
 _RULES: tuple[tuple[FindItems, MendItem], ...] = (
     (find_connected, answer_connected),
+    (find_pointless, expire_item),
     (find_overdue, expire_item),
     (find_waits_over, end_wait),
 )

@@ -71,6 +71,8 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=openapi.TAGS,
         lifespan=lambda app: _lifespan(app, settings),
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
         telemetry={
             "tracing": telemetry.tracer_provider() is not None,
             "tracer_provider": telemetry.tracer_provider(),

@@ -17,10 +17,10 @@ from chatd.api.session_cookie import (
     SLOT,
     Slot,
     cookie_header,
-    cookie_name,
     cookie_of,
     new_cookie,
     origin_of,
+    sent,
 )
 from chatd.connecting.flows import checked_return
 from chatd.core.errors import NotFound
@@ -79,7 +79,7 @@ async def callback(
         _check_form(request)
         signed_in = await parts.signing_in.finish(
             Answer(state, code, iss, said),
-            lambda flow: request.cookies.get(cookie_name(access_url, _COOKIE + flow), ""),
+            lambda flow: sent(request, access_url, _COOKIE + flow),
             former=former.token if former is not None else "",
             request_id=request.scope[REQUEST_ID],
         )
@@ -93,7 +93,7 @@ async def callback(
         if signed_in.former_user_id is not None:
             await parts.people.revoked(signed_in.former_user_id)
     name = _COOKIE + flow_of(state)
-    if cookie_name(access_url, name) in request.cookies:
+    if sent(request, access_url, name):
         _set(answer, parts, name, "", 0)
     return answer
 

@@ -12,7 +12,7 @@ from chatd.api.oauth import CONNECTS_A_MINUTE
 from chatd.api.oauth_pages import away, connected_page, consent_page, trouble_page
 from chatd.api.parts import Parts, PartsDep
 from chatd.api.servers import PATH
-from chatd.api.session_cookie import cookie_of
+from chatd.api.session_cookie import cookie_header, cookie_of, origin_of, sent
 from chatd.connecting.flows import LIFETIME_S, Answer, Cookie, Stopped, cookie_name, flow_name
 from chatd.core.errors import ChatdError, NotFound, TooMany
 from chatd.core.oauth import CALLBACK_PATH
@@ -41,12 +41,13 @@ log = logs.get("oauth")
 class _Visitor:
     """A request's browser."""
 
-    def __init__(self, request: Request, user_id: UUID | None) -> None:
+    def __init__(self, request: Request, parts: Parts, user_id: UUID | None) -> None:
         self.user_id = user_id
-        self._cookies = request.cookies
+        self._request = request
+        self._url = parts.oauth.access_url
 
     def cookie(self, name: str) -> str:
-        return self._cookies.get(name, "")
+        return sent(self._request, self._url, name)
 
 
 async def session_user(request: Request, parts: Parts) -> UUID | None:
@@ -78,13 +79,13 @@ async def consent(request: Request, server: UUID, parts: PartsDep, ticket: str =
         return Response(status_code=503, headers={"Cache-Control": "no-store"})
     try:
         await _admit(parts, "consent")
-        visitor = _Visitor(request, await session_user(request, parts))
+        visitor = _Visitor(request, parts, await session_user(request, parts))
         opened = await parts.oauth.connecting.open(server, ticket, visitor)
     except ChatdError as error:
         return _trouble(parts, server, error)
     action = _place(parts, server) + "consent"
     page = consent_page(opened.asked, action=action, csrf=opened.csrf, ticket=ticket)
-    _keep(page, parts, server, opened.cookie)
+    _keep(page, parts, opened.cookie)
     return page
 
 
@@ -97,15 +98,15 @@ async def go_on(request: Request, server: UUID, parts: PartsDep) -> Response:
             raise Stopped("This was sent from another site.", page_status=403, reason="csrf")
         form = dict(parse_qsl((await request.body())[:_MAX_FORM].decode("ascii", "replace")))
         ticket = form.get("ticket", "")
-        visitor = _Visitor(request, await session_user(request, parts))
+        visitor = _Visitor(request, parts, await session_user(request, parts))
         url, cookie = await parts.oauth.connecting.go_on(
             server, ticket, form.get("csrf", ""), visitor
         )
     except ChatdError as error:
         return _trouble(parts, server, error)
     answer = away(url)
-    _forget(answer, parts, server, request, ticket)
-    _keep(answer, parts, server, cookie)
+    _forget(answer, parts, request, ticket)
+    _keep(answer, parts, cookie)
     return answer
 
 
@@ -124,19 +125,19 @@ async def callback(
     try:
         await _admit(parts, "callback")
         _check_form(request)
-        visitor = _Visitor(request, await session_user(request, parts))
+        visitor = _Visitor(request, parts, await session_user(request, parts))
         request_id = request.scope[REQUEST_ID]
         connected = await parts.oauth.connecting.finish(server, answer, visitor, request_id)
         await parts.answers.connected(connected.user_id)
     except ChatdError as error:
         page = _trouble(parts, server, error)
     else:
-        origin = _origin(parts.oauth.access_url)
+        origin = origin_of(parts.oauth.access_url)
         if connected.return_to:
             page = away(origin + connected.return_to)
         else:
             page = connected_page(connected.server_name, str(connected.server_id), origin)
-    _forget(page, parts, server, request, state)
+    _forget(page, parts, request, state)
     return page
 
 
@@ -171,7 +172,7 @@ def _check_form(request: Request) -> None:
 def _trouble(parts: Parts, server: UUID, error: ChatdError) -> Response:
     if isinstance(error, Stopped):
         log.info("a connection was not made", server=str(server), reason=error.reason)
-        back = _origin(parts.oauth.access_url) + error.return_to if error.return_to else ""
+        back = origin_of(parts.oauth.access_url) + error.return_to if error.return_to else ""
         return trouble_page(error.page_status, _TROUBLE, error.message, back=back)
     if error.status < 500:
         return trouble_page(error.status, _TROUBLE, error.message)
@@ -179,31 +180,19 @@ def _trouble(parts: Parts, server: UUID, error: ChatdError) -> Response:
     return trouble_page(error.status, _TROUBLE, _LATER)
 
 
-def _keep(answer: Response, parts: Parts, server: UUID, cookie: Cookie) -> None:
-    answer.set_cookie(
-        cookie.name,
-        cookie.value,
-        max_age=LIFETIME_S,
-        path=_place(parts, server),
-        secure=parts.oauth.access_url.startswith("https://"),
-        httponly=True,
-        samesite="lax",
-    )
+def _keep(answer: Response, parts: Parts, cookie: Cookie, seconds: float = LIFETIME_S) -> None:
+    header = cookie_header(parts.oauth.access_url, cookie.name, cookie.value, seconds)
+    answer.headers.append("Set-Cookie", header)
 
 
-def _forget(answer: Response, parts: Parts, server: UUID, request: Request, secret: str) -> None:
+def _forget(answer: Response, parts: Parts, request: Request, secret: str) -> None:
     """The cookie of the flow with this secret."""
     name = cookie_name(flow_name(secret))
-    if name in request.cookies:
-        answer.delete_cookie(name, path=_place(parts, server), httponly=True, samesite="lax")
+    if sent(request, parts.oauth.access_url, name):
+        _keep(answer, parts, Cookie(name, ""), 0)
 
 
 def _place(parts: Parts, server: UUID) -> str:
     """The path of a server's pages, as browsers see it."""
     here = CALLBACK_PATH.format(server=server).removesuffix("callback")
     return urlsplit(parts.oauth.access_url).path + here
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

@@ -7,11 +7,11 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from html import escape
-from urllib.parse import urlsplit
 
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from chatd.connecting.flows import Asked
+from chatd.oauth.urls import parsed
 
 _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:10vh auto;padding:0 1rem;
@@ -114,9 +114,10 @@ def _form_targets(url: str) -> Sequence[str]:
     hosts."""
     if not url:
         return ("'none'",)
-    parts = urlsplit(url)
-    plain = [f"{parts.scheme}://{parts.netloc}"] if parts.scheme == "http" else []
-    return ("'self'", "https:", *plain)
+    target = parsed(url)
+    if target is None or target.scheme == "https":
+        return ("'self'", "https:")
+    return ("'self'", "https:", f"http://{target.netloc.decode()}")
 
 
 def _hash(text: str) -> str:

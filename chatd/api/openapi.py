@@ -5,6 +5,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from chatd.api import docs_page
+
 DESCRIPTION = """
 Chats whose turns run in the background: post a message, follow the events, read the result.
 
@@ -39,7 +41,7 @@ TAGS = [
 
 
 def install(app: FastAPI) -> None:
-    """Replace the app's document; it is made at the first request for it."""
+    """Replace the app's document, which is made at the first request for it, and its page."""
     made: dict[str, Any] = {}
 
     def document() -> dict[str, Any]:
@@ -48,6 +50,7 @@ def install(app: FastAPI) -> None:
         return made
 
     app.openapi = document
+    app.add_route("/docs", docs_page.show, include_in_schema=False)
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

@@ -57,8 +57,21 @@ def cookie_header(access_url: str, name: str, value: str, seconds: float) -> str
     )
 
 
+def sent(request: HTTPConnection, access_url: str, name: str) -> str:
+    """A cookie's value as we have set it, or nothing.
+
+    Read letter by letter. Starlette trims all that Python takes for a blank, and for it
+    `\\xa0__Host-…`, which a neighbouring host may set, would be ours. Of two one is not.
+    """
+    named = cookie_name(access_url, name)
+    lines = request.headers.getlist("cookie")
+    pairs = [each.partition("=") for line in lines for each in line.split(";")]
+    values = [value.strip(" \t") for key, _, value in pairs if key.strip(" \t") == named]
+    return values[0] if len(values) == 1 else ""
+
+
 def cookie_of(request: HTTPConnection, access_url: str) -> Cookie | None:
-    found = _VALUE.fullmatch(request.cookies.get(cookie_name(access_url), ""))
+    found = _VALUE.fullmatch(sent(request, access_url, NAME))
     return Cookie(found[1], found[2] or "") if found is not None else None
 
 
@@ -85,8 +98,10 @@ def from_our_page(scope: Scope, origins: frozenset[str]) -> bool:
 
 
 def origin_of(url: str) -> str:
+    """As browsers write it."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    default = ":443" if parts.scheme == "https" else ":80"
+    return f"{parts.scheme}://{parts.netloc.lower().removesuffix(default)}"
 
 
 class SessionCookies:

@@ -98,11 +98,14 @@ async def patch_user(
     request: Request, user: UserId, body: UserPatch, actor: Admin, parts: PartsDep
 ) -> Response:
     """Who is suspended can do nothing from then on: tokens are refused, streams close, turns stop
-    (what they have said so far is kept) and queues are dropped. Their tokens work again once they
-    are not suspended any more. 409 for the last administrator."""
+    (what they have said so far is kept), queues are dropped, accounts connected to MCP servers are
+    revoked there. Their tokens work again once they are not suspended any more; accounts have to be
+    connected again. 409 for the last administrator."""
     await _update(request, parts, actor, user, cast(Changes, body.given()))
     if body.suspended is not None:
         await (parts.people.stop(user) if body.suspended else parts.people.resume(user))
+    if body.suspended:
+        await parts.oauth.disconnecting.shut_out(user, by(request, actor))
     return json_answer(await users.show_user(parts.db, user))
 
 
@@ -119,6 +122,7 @@ async def erase_user(request: Request, user: UserId, actor: Admin, parts: PartsD
         await policy_state.bump(session)
         await users.suspend_for_erasure(session, user)
         audit.record(session, by(request, actor), "erase", _target(user))
+    await parts.oauth.disconnecting.shut_out(user, by(request, actor))
     await parts.people.erase(user)
     return Response(status_code=204)
 

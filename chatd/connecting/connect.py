@@ -51,7 +51,7 @@ from chatd.store.oauth_tokens import save_grant
 from chatd.store.secrets import KeyRing
 
 PATH = CALLBACK_PATH.removesuffix("callback")
-"""Under which all pages of a server's flow are, and their cookies."""
+"""Under which all pages of a server's flow are."""
 
 _USED = "This link has been used, or it is too old. Start again from where you got it."
 _ELSEWHERE = (
@@ -123,6 +123,7 @@ class Connecting:
         if visit.client_refused:
             # There it would be told that it is unknown, and never come back to us.
             await self._renew(server_id, visit.server.client.client_id)
+            visit = await self._visit(state, server_id, visitor)
         if not await bind_state(self._db, ticket, kind="ticket", cookie=held):
             raise Stopped(_USED, page_status=410, reason="used")
         return Opened(_asked(visit), Cookie(name, held), csrf_of(held))

@@ -1,5 +1,6 @@
 """The end of a connection: gone here at once, and taken back at its server if that can be done."""
 
+import asyncio
 from uuid import UUID
 
 from chatd import audit, logs
@@ -12,7 +13,13 @@ from chatd.outbound import Outbound
 from chatd.store.db import Database
 from chatd.store.oauth_clients import client_of
 from chatd.store.oauth_servers import read_server
-from chatd.store.oauth_tokens import delete_token, read_token_of
+from chatd.store.oauth_states import end_states
+from chatd.store.oauth_tokens import (
+    delete_token,
+    delete_tokens_of,
+    read_token_of,
+    tokens_of,
+)
 from chatd.store.secrets import KeyRing, Tampered, UnknownKey
 
 log = logs.get("oauth")
@@ -29,6 +36,7 @@ class Disconnecting:
     async def disconnect(self, server_id: UUID, by: By) -> Disconnected:
         """Of the one who asks. Harmless a second time, and where there never was anything."""
         user_id = by.actor_id
+        await end_states(self._db, server_id=server_id, user_id=user_id)
         try:
             token = await read_token_of(self._db, self._keys, server_id=server_id, user_id=user_id)
         except (Tampered, UnknownKey):
@@ -40,6 +48,21 @@ class Disconnecting:
         if said:
             log.warning("a token was not revoked", server=str(server_id), reason=said)
         return Disconnected(not said, said)
+
+    async def shut_out(self, user_id: UUID, by: By) -> None:
+        """Every connection of a user who is suspended or erased: gone here at once, their servers
+        are told side by side. An administrator who lets them in again gives them none back."""
+        tokens = await tokens_of(self._db, self._keys, user_id)
+        theirs = [(token.server_id, token) for token in tokens if token.server_id is not None]
+        async with self._db.transaction() as session:
+            await delete_tokens_of(session, user_id)
+            for server_id, _ in theirs:
+                told = {"user_id": str(user_id)}
+                target = Target("mcp_server", server_id)
+                audit.record(session, by, "disconnect", target, before=told)
+        for said in await asyncio.gather(*(self._take_back(*each) for each in theirs)):
+            if said:
+                log.warning("a token was not revoked", user=str(user_id), reason=said)
 
     async def _delete(self, server_id: UUID, by: By) -> bool:
         async with self._db.transaction() as session:

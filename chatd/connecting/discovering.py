@@ -40,7 +40,8 @@ from chatd.store.servers import ServerSettings
 CLIENT_NAME = "chatd"
 DOCUMENT_PATH = "/api/experimental/mcp/servers/{server}/oauth2/client-metadata.json"
 RENEW_EVERY_S = 300
-"""A server's client is not registered anew more often by itself."""
+"""A server's client is not registered anew more often by itself. What an administrator has just
+registered may be: it was refused since."""
 
 _MANUAL_FIELDS = ("oauth2_client_id", "oauth2_auth_url", "oauth2_token_url")
 _LASTING = "offline_access"
@@ -167,7 +168,7 @@ class Discovering:
                 return False
             if server.client.client_id != client_id:
                 return True
-            if server.discovered_s is None or server.discovered_s < RENEW_EVERY_S:
+            if server.renewed_s is not None and server.renewed_s < RENEW_EVERY_S:
                 return False
             found = await self.find(server_id, server.url)
             await self._apply(server, found, server.scopes, By())

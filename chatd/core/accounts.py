@@ -18,7 +18,7 @@ MORE_ACCESS = "It wants more access than it was given: connect your account once
 _WHY: Mapping[ReauthReason, str] = {
     "invalid_grant": "its server has ended the connection",
     "expired": "the connection has expired",
-    "client_changed": "it is configured with another client now",
+    "client_changed": "the client that it was granted to is not good any more",
     "insufficient_scope": "it wants more access than it was given",
     "unauthorized": "its server does not accept the connection any more",
     "tampered": "the connection cannot be read",

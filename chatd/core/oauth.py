@@ -1,6 +1,6 @@
 """OAuth as this project speaks it: who issues, as whom we ask, and what was handed out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, get_args
 from uuid import UUID
@@ -24,6 +24,12 @@ ReauthReason = Literal[
 ]
 """Why a user has to connect again. `expired`: there was nothing to refresh with. `refresh_lost`: a
 process died after the server had rotated the refresh token and before it was saved."""
+
+CLIENT_REFUSALS = frozenset(
+    {"invalid_client", "incorrect_client_credentials", "invalid_client_id", "bad_client_secret"}
+)
+"""Error codes: the client is unknown, or its proof is wrong. The second one is GitHub's, the others
+Slack's."""
 
 AUTH_METHODS: tuple[str, ...] = get_args(AuthMethod)
 CLIENT_SOURCES: tuple[str, ...] = get_args(ClientSource)
@@ -116,7 +122,8 @@ class StoredToken:
     generation: int
     """Grows with every refresh: what compare-and-set compares."""
     lifetime_s: float | None
-    expires_at: datetime | None
+    expires_at: datetime | None = field(compare=False)
+    """By the clock of the process that has read the row."""
     needs_reauth: ReauthReason | None
 
 

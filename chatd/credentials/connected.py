@@ -36,7 +36,8 @@ class Connection(Source):
         return await refreshed(http, token_url, client, token)
 
     async def lost(self, token: StoredToken, refused: Refused) -> ReauthReason | None:
-        """A client that is not configured any more fails once, and then for good."""
+        """A client that is not configured any more fails once, and then for good; so does one that
+        was registered, as there will be another one. Any other may be mended where it was set."""
         if not (refused.client or refused.permanent) or token.server_id is None:
             return None
         try:
@@ -44,7 +45,8 @@ class Connection(Source):
         except NotFound:
             return None
         ours = (configured.issuer.issuer, configured.client.client_id)
-        if ours != (token.issuer, token.client_id):
+        replaceable = refused.client and configured.client.source == "registered"
+        if replaceable or ours != (token.issuer, token.client_id):
             return "client_changed"
         return "invalid_grant" if refused.permanent else None
 

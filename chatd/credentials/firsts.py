@@ -5,6 +5,7 @@ import contextvars
 from uuid import UUID
 
 from chatd import logs
+from chatd.core.errors import ChatdError
 from chatd.core.oauth import StoredToken
 from chatd.core.servers import McpServer, Principal, UserAuth
 from chatd.credentials.failures import NoToken
@@ -15,6 +16,8 @@ from chatd.oauth.errors import Refused, Unreachable
 
 log = logs.get("tokens")
 
+_Key = tuple[type[Source], UUID, UUID | None]
+
 
 class Firsts:
     """One at a time in this process, whoever wants it. Two processes at once ask twice, which
@@ -22,11 +25,13 @@ class Firsts:
 
     def __init__(self, pauses: Pauses) -> None:
         self._pauses = pauses
-        self._tasks: dict[tuple[UUID, UUID | None], asyncio.Task[StoredToken]] = {}
+        self._tasks: dict[_Key, asyncio.Task[StoredToken]] = {}
 
     async def token(self, source: Source, server: McpServer, principal: Principal) -> StoredToken:
         """Raises NotConnected, NoToken, Unavailable."""
-        key = (server.id, principal.user_id if isinstance(server.auth, UserAuth) else None)
+        whose = principal.user_id if isinstance(server.auth, UserAuth) else None
+        # One source may need another's first token for its own.
+        key = (type(source), server.id, whose)
         task = self._tasks.get(key)
         if task is None:
             # An empty context: it belongs to no turn.
@@ -52,6 +57,10 @@ class Firsts:
                 error = away.reason
             except Refused as refused:
                 error = refused.error
+            except ChatdError:
+                raise
+            except Exception as defect:
+                error = type(defect).__name__
             else:
                 self._pauses.worked(server.id)
                 return first

@@ -21,11 +21,17 @@ class Tokens(Protocol):
     async def bearer(self, server: McpServer, principal: Principal) -> Bearer: ...
 
     async def refused(
-        self, server: McpServer, principal: Principal, bearer: Bearer, challenge: Challenge
+        self,
+        server: McpServer,
+        principal: Principal,
+        bearer: Bearer,
+        challenge: Challenge,
+        *,
+        in_session: bool = False,
     ) -> Bearer | None: ...
 
     async def refused_again(
-        self, server: McpServer, principal: Principal, bearer: Bearer
+        self, server: McpServer, principal: Principal, bearer: Bearer, *, in_session: bool = False
     ) -> None: ...
 
     async def lacks_scope(
@@ -72,14 +78,16 @@ class Credentials:
         sent = refusal.sent
         if self._tokens is None or not isinstance(sent, _Sent):
             return None
-        challenge = parse_challenge(refusal.challenges)
+        challenge, in_session = parse_challenge(refusal.challenges), refusal.in_session
         if refusal.status == 403:
             await self._tokens.lacks_scope(server, sent.bearer, challenge)
             return None
         if refusal.again:
-            await self._tokens.refused_again(server, principal, sent.bearer)
+            await self._tokens.refused_again(server, principal, sent.bearer, in_session=in_session)
             return None
-        bearer = await self._tokens.refused(server, principal, sent.bearer, challenge)
+        bearer = await self._tokens.refused(
+            server, principal, sent.bearer, challenge, in_session=in_session
+        )
         return _sent(server, principal, bearer) if bearer is not None else None
 
 

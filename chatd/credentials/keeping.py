@@ -8,7 +8,7 @@ from chatd.core.errors import Unavailable
 from chatd.credentials.failures import NoToken
 from chatd.credentials.tokens import TokenService
 from chatd.store.db import Database
-from chatd.store.oauth_tokens import due_for_refresh
+from chatd.store.oauth_tokens import take_due
 
 EVERY_S = 600.0
 BATCH = 100
@@ -39,7 +39,7 @@ class Keeper:
     async def round(self) -> int:
         """How many were renewed; one at a time, as nobody waits. Raises Unavailable."""
         renewed = 0
-        for token_id in await due_for_refresh(self._db, days=self._days, limit=BATCH):
+        for token_id in await take_due(self._db, days=self._days, limit=BATCH):
             try:
                 await self._tokens.keep(token_id, days=self._days)
                 renewed += 1

@@ -30,6 +30,9 @@ SAVE_S = 60.0
 POLL_S = 0.05
 MAX_POLL_S = 0.5
 """A hanging server must not have every process of the fleet ask PostgreSQL all the time."""
+LATE_S = 0.5
+"""For whoever lost the lease with an answer in hand, as when PostgreSQL has just come back: to ask
+with a refresh token that is spent would end the login."""
 FLEET_PAUSE_S = 2.0
 """Others that have no token to go on with wait for this pause, so it is short."""
 
@@ -127,7 +130,7 @@ class Renewals:
         while True:
             lease = await take_lease(self._db, token.id, generation=token.generation)
             if lease is not None:
-                return lease
+                return await self._taken_over(token, lease) if lease.left_behind else lease
             current = await read_token(self._db, self._keys, token.id)
             if current is None:
                 raise NotConnected("not_connected")
@@ -139,6 +142,17 @@ class Renewals:
                 raise NoToken("another process has not renewed the token in time")
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 1.5, MAX_POLL_S)
+
+    async def _taken_over(self, token: StoredToken, lease: Lease) -> Lease | StoredToken:
+        """The lease, or what somebody who was thought lost has made of the token after all."""
+        await asyncio.sleep(LATE_S)
+        current = await read_token(self._db, self._keys, token.id)
+        if current is None:
+            raise NotConnected("not_connected")
+        if current.generation == token.generation and current.needs_reauth is None:
+            return lease
+        await release(self._db, token.id, lease.id, error="")
+        return current
 
     async def _saved(self, token: StoredToken, lease: Lease, grant: Grant) -> StoredToken:
         """Until it is saved nobody may use it: the refresh token before it may be spent."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -64,12 +63,10 @@ class TokenService:
         *,
         login: Client | None = None,
         pace: Pace | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         pace = pace or Pace()
         self._db = db
         self._keys = keys
-        self._clock = clock
         self._process = token_bytes(16)
         self._pauses = Pauses(self._process, pace.pause_s)
         self._renewals = Renewals(db, keys, pauses=self._pauses, request_s=pace.request_s)
@@ -94,9 +91,18 @@ class TokenService:
         return bearer_of(token)
 
     async def refused(
-        self, server: McpServer, principal: Principal, bearer: Bearer, challenge: Challenge
+        self,
+        server: McpServer,
+        principal: Principal,
+        bearer: Bearer,
+        challenge: Challenge,
+        *,
+        in_session: bool = False,
     ) -> Bearer | None:
-        """After a 401: a newer token than the one that was sent, if there is one to be had."""
+        """After a 401: a newer token than the one that was sent, if there is one to be had.
+
+        `in_session`: it may be the session that is over, so nothing is known of the connection.
+        """
         if challenge.error == INSUFFICIENT:
             # Meant as a 403: a newer token may do no more.
             await self.lacks_scope(server, bearer, challenge)
@@ -108,8 +114,12 @@ class TokenService:
                 return None
             if _sent(bearer, current):
                 if self._is_futile(server, current):
+                    await self.refused_again(server, principal, bearer, in_session=in_session)
                     return None
-                current = await self._instead(source, server, current, challenge)
+                final = challenge.error == INVALID and not in_session
+                current = await self._instead(source, server, current, final=final)
+            elif self._age(source, current) == "over":
+                current = await self._usable(source, server, principal)
         except (NoToken, Unavailable):
             return None
         if _sent(bearer, current) or current.needs_reauth is not None:
@@ -117,30 +127,30 @@ class TokenService:
         return bearer_of(current)
 
     async def _instead(
-        self, source: Source, server: McpServer, token: StoredToken, challenge: Challenge
+        self, source: Source, server: McpServer, token: StoredToken, *, final: bool
     ) -> StoredToken:
         """The token that follows a refused one; the same when nothing can follow it."""
         if source.renewable(token):
             return await self._renewed(source, server.url, token)
-        if challenge.error == INVALID and source.one_server:
+        if final and source.one_server:
             await mark(self._db, token, "unauthorized", "HTTP 401")
         return token
 
-    async def refused_again(self, server: McpServer, principal: Principal, bearer: Bearer) -> None:
+    async def refused_again(
+        self, server: McpServer, principal: Principal, bearer: Bearer, *, in_session: bool = False
+    ) -> None:
         """After a 401 for what `refused` gave. It tells of the one server that a connection is to;
-        the login's token may be good for others."""
+        the login's token may be good for others. One that ran out on its way tells of nothing."""
         source = self._source(server.auth)
-        if len(self._futile) >= MAX_REMEMBERED:
-            self._futile.clear()
-        self._futile[server.id, bearer.token_id] = time.monotonic() + FUTILE_S
-        if not source.one_server:
-            return
-        try:
+        with suppress(NoToken, Unavailable):  # the next request is told the same
             current = await self._find(source, server, principal)
-            if current is not None and _sent(bearer, current):
+            if current is None or self._age(source, current) == "over":
+                return
+            if len(self._futile) >= MAX_REMEMBERED:
+                self._futile.clear()
+            self._futile[server.id, bearer.token_id] = time.monotonic() + FUTILE_S
+            if source.one_server and not in_session and _sent(bearer, current):
                 await mark(self._db, current, "unauthorized", "HTTP 401")
-        except (NoToken, Unavailable):
-            pass  # the next request is told the same
 
     async def lacks_scope(self, server: McpServer, bearer: Bearer, challenge: Challenge) -> None:
         """After a 403: what to ask for when the user connects the next time."""
@@ -161,7 +171,7 @@ class TokenService:
         token = await readable(read_token(self._db, self._keys, token_id))
         if token is None or token.needs_reauth is not None:
             return
-        if self._clock() - _renewed_at(token) < timedelta(days=days):
+        if datetime.now(UTC) - _renewed_at(token) < timedelta(days=days):
             return  # by another process, a moment ago
         source, url = await self._source_of(token)
         if source.renewable(token):
@@ -221,7 +231,7 @@ class TokenService:
         """Half of what is left, as the token still has to arrive. None: until the renewal ends."""
         if token.expires_at is None:
             return None
-        left_s = (token.expires_at - self._clock()).total_seconds()
+        left_s = (token.expires_at - datetime.now(UTC)).total_seconds()
         return left_s / 2 if left_s > SAFE_S else None
 
     async def _renewed(self, source: Source, server_url: str, token: StoredToken) -> StoredToken:
@@ -239,7 +249,7 @@ class TokenService:
         return age_of(
             token.expires_at,
             token.lifetime_s,
-            now=self._clock(),
+            now=datetime.now(UTC),
             share=share_of(token.id, self._process),
             ahead_s=source.ahead_s,
         )

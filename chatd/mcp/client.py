@@ -16,10 +16,9 @@ from chatd.core.errors import NotDialled
 from chatd.core.servers import Transport
 from chatd.mcp.body import Body
 from chatd.mcp.errors import ServerFailed, redacted
-from chatd.mcp.exchange import EXCHANGE, OWN, Exchange
+from chatd.mcp.exchange import EXCHANGE, OWN, SESSION_ID, Exchange
 
 CONNECT_S = 10.0
-SESSION_ID = "mcp-session-id"
 WRITE_S = 30.0
 NOTIFY_S = 5.0
 """How long a server may take to accept a notification: others of its session wait behind it."""

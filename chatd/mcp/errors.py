@@ -39,7 +39,8 @@ class ServerFailed(Exception):
     """A server did not give a usable answer; `message` is for users and models.
 
     `unknown` is true when the request had left: what it asked for may have happened. `code` is the
-    JSON-RPC error's, 0 without one; `data` is that error's, raw.
+    JSON-RPC error's, 0 without one; `data` is that error's, raw. `in_session`: what was refused
+    named a session, which may be why.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class ServerFailed(Exception):
         unknown: bool = False,
         code: int = 0,
         data: object = None,
+        in_session: bool = False,
     ) -> None:
         super().__init__(message)
         self.reason: FailureReason = reason
@@ -57,6 +59,7 @@ class ServerFailed(Exception):
         self.unknown = unknown
         self.code = code
         self.data = data
+        self.in_session = in_session
 
     def before_sending(self) -> "ServerFailed":
         """The same for a request that waited for a connection and never left."""

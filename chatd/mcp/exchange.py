@@ -22,6 +22,7 @@ Stage = Literal["waiting", "connecting", "sent"]
 _SHORTEST_SECRET = 8
 
 
+SESSION_ID = "mcp-session-id"
 OWN = "chatd.exchange"
 """In a request's extensions: its own exchange, if somebody waits for the answer."""
 
@@ -40,6 +41,8 @@ class Refusal:
     """What the source gave for the request."""
     again: bool
     """The second one: what the source gave after the first is refused too."""
+    in_session: bool
+    """The request named a session: it may be that which the credentials are not good for."""
 
 
 class HeaderSource(Protocol):
@@ -133,14 +136,15 @@ class HeaderAuth(httpx2.Auth):
             response = yield request
             if response.status_code not in (401, 403):
                 return
+            own: Exchange | None = request.extensions.get(OWN)
+            in_session = SESSION_ID in request.headers or (own is not None and own.in_session)
             challenges = tuple(response.headers.get_list("www-authenticate"))
-            refusal = Refusal(response.status_code, challenges, headers, again)
+            refusal = Refusal(response.status_code, challenges, headers, again, in_session)
             others = await self._source.refused(self._server, who, refusal)
             if others is None or again:
                 return
             headers = others
             response.stream = _Unread(response.stream)
-            own: Exchange | None = request.extensions.get(OWN)
             if own is not None:
                 own.stage = "waiting"
 

@@ -10,7 +10,7 @@ from uuid import UUID
 import httpx2
 
 from chatd.core.asking import Elicit, InputRequired, LogLine, Progress
-from chatd.core.servers import McpServer, Principal
+from chatd.core.servers import McpServer, Principal, ServiceAuth, UserAuth
 from chatd.core.tools import JsonObject, ToolResult
 from chatd.mcp.asking import LIST_S, Call, failed_call, list_tools
 from chatd.mcp.connections import Tell
@@ -58,6 +58,7 @@ class SessionPool:
         for name in _SDK_LOGGERS:
             # They quote what servers send, with tracebacks; our outcomes say it without.
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        self._headers = headers
         self._watcher: Callable[[McpServer, Principal], None] | None = None
         self._sessions = Sessions(
             http_client,
@@ -74,11 +75,13 @@ class SessionPool:
         self._watcher = changed
 
     async def connect(self, server: McpServer, principal: Principal) -> ToolResult | None:
-        """Opens the session, so that a call can leave at once; if that fails, the call's result."""
+        """Opens the session and sees to its credentials, which may have to be renewed, so that a
+        call can leave at once; if that fails, the call's result."""
 
         async def nothing(_: Session) -> None: ...
 
         try:
+            await self._credentials(server, principal, CONNECT_S)
             await self._with_session(server, principal, CONNECT_S, nothing)
         except ServerFailed as failed:
             return failed_call(failed)
@@ -87,7 +90,9 @@ class SessionPool:
     async def list_tools(
         self, server: McpServer, principal: Principal, *, timeout_s: float = LIST_S
     ) -> ToolList:
-        """All pages, in the server's order; the time includes connecting. Raises ServerFailed."""
+        """All pages, in the server's order; the time includes connecting, not the renewal of a
+        token. Raises ServerFailed."""
+        await self._credentials(server, principal, timeout_s)
         deadline = asyncio.get_running_loop().time() + timeout_s
 
         async def attempt(session: Session) -> ToolList:
@@ -151,6 +156,16 @@ class SessionPool:
     async def aclose(self) -> None:
         await self._sessions.aclose(within_s=CLOSE_S)
 
+    async def _credentials(self, server: McpServer, principal: Principal, within_s: float) -> None:
+        """Before anything is asked of the server: it is not to blame for a token that takes long,
+        and a call that has to leave soon may not wait for one. Raises ServerFailed."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self._headers.headers(server, principal)
+        except TimeoutError:
+            message = "its credentials could not be had in time"
+            raise ServerFailed("unavailable", message) from None
+
     async def _called(self, server: McpServer, call: Call) -> ToolResult | InputRequired:
         try:
             raw = await self._with_session(server, call.exchange.principal, call.idle_s, call.made)
@@ -171,7 +186,7 @@ class SessionPool:
         try:
             return await self._attempt(server, principal, within_s, attempt)
         except ServerFailed as failed:
-            if failed.unknown or failed.reason not in _AGAIN:
+            if failed.unknown or not _of_session(server, failed):
                 raise
         return await self._attempt(server, principal, within_s, attempt)
 
@@ -186,10 +201,17 @@ class SessionPool:
             try:
                 return await attempt(session)
             except ServerFailed as failed:
-                if failed.reason in _AGAIN:
+                if _of_session(server, failed):
                     self._sessions.retire(session)
                 raise
 
     def _changed(self, server: McpServer, principal: Principal) -> None:
         if self._watcher is not None:
             self._watcher(server, principal)
+
+
+def _of_session(server: McpServer, failed: ServerFailed) -> bool:
+    """Some servers tie a session to the token that opened it, which is renewed meanwhile."""
+    if failed.reason == "auth_required" and isinstance(server.auth, UserAuth | ServiceAuth):
+        return failed.in_session
+    return failed.reason in _AGAIN

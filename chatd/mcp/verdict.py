@@ -40,7 +40,7 @@ def verdict(error: BaseException, exchange: Exchange) -> ServerFailed:
     if exchange.status == 404 and exchange.in_session:
         return _session_unknown()
     if exchange.status >= 400:
-        return _status_failure(exchange.status)
+        return _status_failure(exchange)
     unknown = exchange.stage == "sent"
     return ServerFailed("protocol", "the server does not follow the protocol", unknown=unknown)
 
@@ -73,13 +73,14 @@ def _by_status(error: MCPError, exchange: Exchange) -> ServerFailed | None:
     own_error = status not in (401, 403) and (error.code, error.message) not in _STAND_INS
     if status < 300 or (status >= 400 and own_error):
         return None
-    return _status_failure(status)
+    return _status_failure(exchange)
 
 
-def _status_failure(status: int) -> ServerFailed:
-    match status:
+def _status_failure(exchange: Exchange) -> ServerFailed:
+    match status := exchange.status:
         case 401:
-            return ServerFailed("auth_required", "the server wants other credentials (HTTP 401)")
+            message = "the server wants other credentials (HTTP 401)"
+            return ServerFailed("auth_required", message, in_session=exchange.in_session)
         case 403:
             return ServerFailed("forbidden", "the server refused access (HTTP 403)")
         case 404 | 410:

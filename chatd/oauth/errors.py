@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from chatd.core.errors import ChatdError
+from chatd.core.oauth import CLIENT_REFUSALS
 
 PERMANENT = frozenset(
     {
@@ -17,11 +18,6 @@ PERMANENT = frozenset(
 )
 """Asking again cannot help; only the user can. The second and third are GitHub's and Slack's, with
 HTTP 200; the last three Entra's, of a refresh that its policies do not allow any more."""
-
-_CLIENT = frozenset(
-    {"invalid_client", "incorrect_client_credentials", "invalid_client_id", "bad_client_secret"}
-)
-"""The client is unknown, or its proof is wrong. The second one is GitHub's, the others Slack's."""
 
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _UNNAMED = "unnamed"
@@ -51,11 +47,11 @@ class Refused(ChatdError):
         sent, is not repeated.
         """
         named = _CODE.fullmatch(error) and not any(each in error for each in secrets if each)
-        known = error in PERMANENT or error in _CLIENT
+        known = error in PERMANENT or error in CLIENT_REFUSALS
         return cls(
             error if named or known else _UNNAMED,
             permanent=error in PERMANENT,
-            client=error in _CLIENT,
+            client=error in CLIENT_REFUSALS,
         )
 
 

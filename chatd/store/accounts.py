@@ -28,6 +28,13 @@ LIMIT 100
 """
 """A server may have refused a connection that looks well: only another one is an answer."""
 
+_POINTLESS = """
+SELECT i.id, i.chat_id FROM open_items i
+    LEFT JOIN mcp_server_configs s ON s.id = CAST(i.data->>'server_id' AS uuid) AND s.enabled
+        AND s.auth_type IN ('oauth2', 'user_oidc')
+WHERE i.state = 'open' AND i.kind = 'auth' AND s.id IS NULL LIMIT 100
+"""
+
 _ACCOUNT = f"""
 SELECT {hot.NEEDS_REAUTH} AS needs_reauth, o.wanted_scopes <> '' AS wants_more
 FROM oauth_tokens o WHERE o.id = $1
@@ -45,6 +52,11 @@ class Account:
 async def find_connected(db: Database, user_id: UUID | None = None) -> Sequence[tuple[UUID, UUID]]:
     """Items, of this user or of all, whose account is connected by now; with their chats."""
     return [(row["id"], row["chat_id"]) for row in await db.fetch(_CONNECTED, user_id)]
+
+
+async def find_pointless(db: Database) -> Sequence[tuple[UUID, UUID]]:
+    """Items whose server is gone, or wants no account any more; with their chats."""
+    return [(row["id"], row["chat_id"]) for row in await db.fetch(_POINTLESS)]
 
 
 async def answer_connected(db: Database, item_id: UUID, chat_id: UUID) -> int | None:

@@ -60,11 +60,12 @@ async def enter(
         before, after = None, await _join(session, profile)
         await add_link(session, after.id, issuer=issuer, subject=profile.subject, **noted)
     else:
+        admins = await _admins(session) if profile.role is not None else ()
         before = after = await users.lock_user(session, link.user_id)
         if before.suspended:
             return Entered(before, before, (), ())
         if profile.role is not None and profile.role != before.role:
-            after = await _set_role(session, before, profile)
+            after = await _set_role(session, before, profile, admins)
         await note_login(session, link.id, **noted)
     groups = await _groups_of(session, after.id)
     if profile.memberships is None:
@@ -86,10 +87,16 @@ async def _free(session: AsyncSession, names: Sequence[str]) -> str:
     return next((name for name in names if name not in taken), names[-1])
 
 
-async def _set_role(session: AsyncSession, user: User, profile: Profile) -> User:
+async def _admins(session: AsyncSession) -> Collection[UUID]:
+    """Before any other user is locked, as with every change of a user: who does it the other way
+    round could wait for somebody who waits for them."""
+    return set((await (await session.connection()).execute(LOCK_ADMINS)).scalars())
+
+
+async def _set_role(
+    session: AsyncSession, user: User, profile: Profile, admins: Collection[UUID]
+) -> User:
     assert profile.role is not None
-    connection = await session.connection()
-    admins = set((await connection.execute(LOCK_ADMINS)).scalars())
     if profile.role != "admin" and admins == {user.id}:
         return user
     _, after = await users.update_user(session, user.id, {"role": profile.role})

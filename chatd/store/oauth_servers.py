@@ -12,7 +12,7 @@ from sqlmodel import col, func, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chatd.core.errors import Conflict, NotFound
-from chatd.core.oauth import Client, ClientSource, Issuer
+from chatd.core.oauth import CLIENT_REFUSALS, Client, ClientSource, Issuer
 from chatd.store import hot, tables
 from chatd.store.db import Database
 from chatd.store.oauth_clients import method_of, retire_client
@@ -27,17 +27,20 @@ _COLUMNS = """
     s.oauth2_revocation_url, s.oauth2_scopes, s.oauth2_issuer, s.oauth2_resource,
     s.oauth2_auth_method, s.oauth2_client_source, s.oauth2_registration_url, s.oauth2_sends_issuer,
     s.oauth2_client_key_id,
-    extract(epoch FROM clock_timestamp() - s.discovered_at)::float8 AS discovered_s
+    CASE WHEN s.updated_by IS NULL
+        THEN extract(epoch FROM clock_timestamp() - s.discovered_at)::float8 END AS renewed_s
 """
 
 READ = f"SELECT {_COLUMNS} FROM mcp_server_configs s WHERE s.id = $1"
+
+_REFUSALS = ", ".join(f"'{error}'" for error in sorted(CLIENT_REFUSALS))
 
 READ_FOR = f"""
 SELECT {_COLUMNS}, u.username, coalesce(t.wanted_scopes, '') AS wanted_scopes,
     s.enabled AND NOT u.suspended AND {hot.MAY_USE.format(user="u.id")} AS usable,
     EXISTS (SELECT 1 FROM oauth_tokens r WHERE r.server_id = s.id
         AND r.client_id = s.oauth2_client_id
-        AND r.last_error IN ('invalid_client', 'incorrect_client_credentials')) AS client_refused
+        AND r.last_error IN ({_REFUSALS})) AS client_refused
 FROM mcp_server_configs s CROSS JOIN users u
     LEFT JOIN oauth_tokens t ON t.server_id = s.id AND t.user_id = u.id
 WHERE s.id = $1 AND u.id = $2
@@ -47,7 +50,7 @@ USABLE = text(
     f"""SELECT 1 FROM mcp_server_configs s CROSS JOIN users u
     WHERE s.id = :server AND u.id = :user AND s.enabled AND NOT u.suspended
         AND s.auth_type = 'oauth2' AND s.oauth2_issuer = :issuer
-        AND s.oauth2_client_id = :client AND s.oauth2_token_url = :token_url
+        AND s.oauth2_client_id = :client AND s.oauth2_token_url = :token_url AND s.url = :url
         AND {hot.MAY_USE.format(user=":user")}"""
 )
 
@@ -62,6 +65,11 @@ FORGET_OWN = text(
 OUTDATE = text(
     """UPDATE oauth_tokens SET needs_reauth = 'client_changed', generation = generation + 1
     WHERE server_id = :server AND needs_reauth IS NULL"""
+)
+
+END_FLOWS = text(
+    """UPDATE oauth_states SET used_at = clock_timestamp()
+    WHERE server_id = :server AND used_at IS NULL"""
 )
 
 
@@ -80,8 +88,8 @@ class OAuthServer:
     client: Client
     resource: str
     scopes: tuple[str, ...]
-    discovered_s: float | None
-    """How long ago; None: configured by hand."""
+    renewed_s: float | None
+    """How long ago it was given another client by itself; None: the last change was somebody's."""
 
     @property
     def ready(self) -> bool:
@@ -137,6 +145,7 @@ async def still_usable(session: AsyncSession, server: OAuthServer, user_id: UUID
         "issuer": server.issuer.issuer,
         "client": server.client.client_id,
         "token_url": server.issuer.token_endpoint,
+        "url": server.url,
     }
     connection = await session.connection()
     return (await connection.execute(USABLE, asked)).first() is not None
@@ -195,8 +204,9 @@ async def forget_own_tokens(session: AsyncSession, server_id: UUID) -> None:
 
 
 async def outdate_tokens(session: AsyncSession, server_id: UUID) -> None:
-    """Of a server that is somewhere else now: they were granted for another one."""
-    await _run(session, server_id, OUTDATE)
+    """Of a server that is somewhere else now: they were granted for another one, as would be what
+    is under way."""
+    await _run(session, server_id, OUTDATE, END_FLOWS)
 
 
 async def _retire(session: AsyncSession, keys: KeyRing, server_id: UUID) -> None:
@@ -270,5 +280,5 @@ def _server(row: Any, keys: KeyRing) -> OAuthServer:
         ),
         resource=row["oauth2_resource"],
         scopes=tuple(row["oauth2_scopes"].split()),
-        discovered_s=row["discovered_s"],
+        renewed_s=row["renewed_s"],
     )

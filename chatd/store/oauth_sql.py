@@ -6,7 +6,7 @@ MAX_STEP_UPS = 3
 
 _COLUMNS = """id, server_id, user_id, issuer, client_id, token_url, resource, scopes, token_type,
     access_token, access_token_key_id, refresh_token, refresh_token_key_id, generation,
-    lifetime_seconds, expires_at, needs_reauth"""
+    lifetime_seconds, expires_at - clock_timestamp() AS ends_in, needs_reauth"""
 
 READ = f"SELECT {_COLUMNS} FROM oauth_tokens WHERE id = $1"
 
@@ -23,6 +23,8 @@ READ_OF = {
 }
 
 TOKENS_OF = f"SELECT {_COLUMNS} FROM oauth_tokens WHERE user_id = $1 ORDER BY created_at, id"
+
+DELETE_OF = text("DELETE FROM oauth_tokens WHERE user_id = :user")
 
 SAVE_GRANT = text(
     """INSERT INTO oauth_tokens AS t (id, server_id, user_id, issuer, client_id, token_url,
@@ -106,15 +108,18 @@ UPDATE oauth_tokens SET used_at = clock_timestamp()
 WHERE id = $1 AND coalesce(used_at < clock_timestamp() - interval '1 minute', true)
 """
 
-DUE = """
-SELECT t.id FROM oauth_tokens t LEFT JOIN users u ON u.id = t.user_id
-WHERE t.refresh_token IS NOT NULL AND t.needs_reauth IS NULL
-    AND t.refreshed_at < clock_timestamp() - make_interval(secs => $1 * 86400)
-    AND coalesce(t.attempted_at < clock_timestamp() - interval '1 hour', true)
-    AND u.suspended IS NOT TRUE
-ORDER BY t.refreshed_at LIMIT $2
+TAKE_DUE = """
+UPDATE oauth_tokens SET attempted_at = clock_timestamp() WHERE id IN (
+    SELECT t.id FROM oauth_tokens t LEFT JOIN users u ON u.id = t.user_id
+    WHERE t.refresh_token IS NOT NULL AND t.needs_reauth IS NULL
+        AND t.refreshed_at < clock_timestamp() - make_interval(secs => $1 * 86400)
+        AND coalesce(t.attempted_at < clock_timestamp() - interval '1 hour', true)
+        AND u.suspended IS NOT TRUE
+    ORDER BY t.refreshed_at LIMIT $2 FOR NO KEY UPDATE OF t SKIP LOCKED)
+RETURNING id
 """
-"""What failed an hour ago does not keep others from their turn."""
+"""Noted as attempted at once, whatever comes of it: what cannot even be asked for does not keep
+others from their turn, and another process takes others."""
 
 DELETE = {
     given: text(

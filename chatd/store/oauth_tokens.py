@@ -1,11 +1,12 @@
 """Tokens at rest, and the lease under which one process at a time refreshes one of them.
 
-Every time is the database's, and every change of a token is a compare-and-set on its generation:
-who has been overtaken changes nothing.
+Every time is kept by the database's clock, and every change of a token is a compare-and-set on its
+generation: who has been overtaken changes nothing.
 """
 
 import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -160,9 +161,9 @@ async def touch(db: Database, token_id: UUID) -> None:
     await db.fetch(oauth_sql.TOUCH, token_id)
 
 
-async def due_for_refresh(db: Database, *, days: float, limit: int) -> list[UUID]:
-    """Tokens that nobody has refreshed for so long, and that can be."""
-    return [row["id"] for row in await db.fetch(oauth_sql.DUE, days, limit)]
+async def take_due(db: Database, *, days: float, limit: int) -> list[UUID]:
+    """Tokens that nobody has refreshed for so long, and that can be; nobody else for an hour."""
+    return [row["id"] for row in await db.fetch(oauth_sql.TAKE_DUE, days, limit)]
 
 
 async def delete_token(
@@ -174,6 +175,13 @@ async def delete_token(
     statement = oauth_sql.DELETE[_given(server_id, user_id)]
     gone = await connection.execute(statement, {"server": server_id, "user": user_id})
     return bool(gone.all())
+
+
+async def delete_tokens_of(session: AsyncSession, user_id: UUID) -> None:
+    """All of a user's, the login's too."""
+    await policy_state.bump(session)
+    connection = await session.connection()
+    await connection.execute(oauth_sql.DELETE_OF, {"user": user_id})
 
 
 def _given(server_id: UUID | None, user_id: UUID | None) -> tuple[bool, bool]:
@@ -220,6 +228,7 @@ def _token(row: Any, keys: KeyRing) -> StoredToken:
         refresh_token=opened("refresh_token") if row["refresh_token"] is not None else None,
         generation=row["generation"],
         lifetime_s=row["lifetime_seconds"],
-        expires_at=row["expires_at"],
+        # By our own clock, which may be another than the database's.
+        expires_at=datetime.now(UTC) + row["ends_in"] if row["ends_in"] is not None else None,
         needs_reauth=row["needs_reauth"],
     )

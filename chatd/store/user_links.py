@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from chatd.core.errors import Conflict
+from chatd.core.errors import Conflict, NotFound
 from chatd.core.tools import JsonObject
 from chatd.store import policy_state
 from chatd.store.db import Database, dump, load
@@ -37,7 +37,7 @@ ADD = text(
 
 NOTE = text(
     """UPDATE user_links SET email = :email, claims = CAST(:claims AS jsonb),
-        last_login_at = clock_timestamp() WHERE id = :id"""
+        last_login_at = clock_timestamp() WHERE id = :id RETURNING id"""
 )
 
 REMOVE = text("DELETE FROM user_links WHERE id = :id AND user_id = :user RETURNING issuer")
@@ -104,9 +104,11 @@ async def add_link(
 async def note_login(
     session: AsyncSession, link_id: UUID, *, email: str, claims: Mapping[str, Any]
 ) -> None:
-    """What the provider says of them now."""
+    """What the provider says of them now. Raises `NotFound` when it was taken from them."""
     values = {"id": link_id, "email": email, "claims": dump(dict(claims))}
-    await (await session.connection()).execute(NOTE, values)
+    connection = await session.connection()
+    if (await connection.execute(NOTE, values)).first() is None:
+        raise NotFound
 
 
 async def remove_link(session: AsyncSession, link_id: UUID, user_id: UUID) -> bool:

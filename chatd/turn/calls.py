@@ -20,7 +20,7 @@ from chatd.store.work import mark_sent
 from chatd.stream.publisher import TurnFeed
 from chatd.turn.asking import Asking, answers_of, waits_for
 from chatd.turn.builtins import HANDLERS
-from chatd.turn.connecting import explained
+from chatd.turn.connecting import explained, replaced
 from chatd.turn.context import CallContext
 from chatd.turn.deps import TurnDeps
 from chatd.turn.results import fit
@@ -125,6 +125,8 @@ class Calls:
                 return asked
             failed_to = await self._deps.sessions.connect(server, self._toolbox.principal(server))
             if failed_to is not None:
+                if await replaced(self._deps, self._toolbox, server, failed_to):
+                    continue
                 return await self._explained(server, failed_to)
             began = time.monotonic()
             place = (planned.step, [planned.position], version)

@@ -20,6 +20,7 @@ _RECONNECT = (
     "The user has to connect their account at this server again, and has been told so. Go on"
     " without it; do not repeat the call before they have."
 )
+_ANEW = "The user has connected their account anew meanwhile: the call can be repeated."
 _MORE = (
     "The call needs more access than the user has given. They have been told that they can connect"
     " their account once more to allow it. Go on without it; do not repeat the call before."
@@ -58,6 +59,21 @@ def _item(server: McpServer, auth: UserAuth) -> NewItem:
     return NewItem("auth", data, AUTH_S, {"connection_id": known})
 
 
+async def replaced(deps: TurnDeps, toolbox: Toolbox, server: McpServer, result: ToolResult) -> bool:
+    """Whether its user has another account at the server by now than the one that is no use:
+    whoever only signs in once more has. Raises `LeaseLost`."""
+    auth = server.auth
+    if result.refused != "account" or not isinstance(auth, UserAuth):
+        return False
+    with suppress(Unavailable):
+        if await read_account(deps.db, auth.connection_id) is None:
+            await toolbox.reload()
+    now = toolbox.configured(server).auth
+    if not isinstance(now, UserAuth):
+        return False
+    return now.connected and now.connection_id != auth.connection_id
+
+
 async def explained(
     deps: TurnDeps, toolbox: Toolbox, feed: TurnFeed, server: McpServer, result: ToolResult
 ) -> ToolResult:
@@ -66,6 +82,8 @@ async def explained(
     auth = server.auth
     if result.refused is None or not isinstance(auth, UserAuth):
         return result
+    if await replaced(deps, toolbox, server, result):
+        return replace(result, text=f"{result.text.rstrip('.')}. {_ANEW}")
     with suppress(Unavailable):
         account = await read_account(deps.db, auth.connection_id)
         if result.refused == "access":

@@ -156,8 +156,10 @@ class Toolbox:
         return self._skipped.get(tool.server_id, reason) if reason == "changed" else reason
 
     async def reload(self) -> None:
-        """Read it all again: policy has moved."""
-        self._take(await self._deps.loader.reload_policy(self.turn.claim))
+        """Read it all again: policy has moved. What was read last may not be the newest."""
+        policy = await self._deps.loader.reload_policy(self.turn.claim)
+        if policy.version >= self._policy_version:
+            self._take(policy)
 
     def _take(self, policy: Policy) -> None:
         turn = self.turn

@@ -290,6 +290,39 @@ async def test_a_configuration_that_changed_meanwhile_starts_again(
     assert (await nobody_connected(db), issuer.forms("/token")) == (True, [])
 
 
+@pytest.mark.parametrize("moment", ["on the consent page", "before the callback", "at the token"])
+async def test_what_was_begun_for_a_server_that_has_moved_is_over(
+    admin: Person,
+    server: Any,
+    link: str,
+    browser: Browser,
+    issuer: Issuer,
+    db: Database,
+    moment: str,
+) -> None:
+    """By hand, with the same client: the user has agreed to where it was, and to nowhere else."""
+    await db.fetch("UPDATE mcp_server_configs SET discovered_at = NULL")
+
+    async def move() -> None:
+        elsewhere = {"url": issuer.mcp_url.replace("127.0.0.1", "localhost")}
+        answer = await admin.patch(f"/mcp/servers/{server['id']}", elsewhere)
+        assert answer.status_code == 200, answer.text
+
+    consent = await browser.open(link)
+    if moment == "on the consent page":
+        await move()
+        assert (await browser.agree(consent)).status_code == 410
+        return
+    back = await sign_in((await browser.agree(consent)).headers["location"])
+    if moment == "before the callback":
+        await move()
+    else:
+        issuer.before_token = move
+    page = await browser.open(back)
+    assert (page.status_code in REFUSED, await nobody_connected(db)) == (True, True)
+    assert issuer.provider.refreshing == {}  # what was granted is given back
+
+
 OFF_THE_SITE = (
     "https://evil.example/",
     "//evil.example/",

@@ -20,6 +20,11 @@ from tests.api.conftest import Person
 from tests.api.issuer import Issuer, serving_issuer
 from tests.api.test_oauth_discovery import add
 
+REFUSED = "UPDATE oauth_tokens SET last_error = 'invalid_client', needs_reauth = 'client_changed'"
+SIX_MINUTES_LATER = (
+    "UPDATE mcp_server_configs SET discovered_at = discovered_at - interval '6 minutes'"
+)
+
 
 @pytest.fixture
 async def issuer() -> AsyncGenerator[Issuer]:
@@ -74,10 +79,7 @@ async def test_the_consent_page_says_who_where_and_what(
         assert told in page.text
     assert "<script" not in page.text
     (cookie,) = page.headers.get_list("set-cookie")
-    assert "HttpOnly" in cookie
-    assert "SameSite=lax" in cookie
-    assert f"Path=/api/experimental/mcp/servers/{server['id']}/oauth2/" in cookie
-    assert "Max-Age=600" in cookie
+    assert cookie.endswith("; Max-Age=600; Path=/; HttpOnly; SameSite=Lax")
 
 
 async def test_every_page_stays_out_of_frames_caches_and_referrers(
@@ -214,14 +216,8 @@ async def test_a_code_that_is_not_taken_says_nothing_of_why(
 
 
 async def test_a_client_that_was_forgotten_is_registered_again(
-    member: Person, admin: Person, server: Any, issuer: Issuer, browser: Browser, db: Database
+    member: Person, admin: Person, server: Any, issuer: Issuer, browser: Browser
 ) -> None:
-    away = await browser.leave(await ask_to_connect(member, server["id"]))
-    back = await sign_in(away)
-    issuer.provider.clients.clear()
-    page = await browser.open(back)
-    assert (page.status_code, "ask your administrator" in page.text) == (502, True)
-    await db.fetch("UPDATE mcp_server_configs SET discovered_at = discovered_at - interval '1 day'")
     page = await browser.open(await forgotten(member, server, browser, issuer))
     assert (page.status_code, "start once more" in page.text) == (502, True)
     view = (await admin.get(f"/mcp/servers/{server['id']}")).json()
@@ -229,21 +225,85 @@ async def test_a_client_that_was_forgotten_is_registered_again(
     assert (await browser.connect(await ask_to_connect(member, server["id"]))).status_code == 200
 
 
+async def test_who_forgets_every_client_is_not_given_new_ones_all_the_time(
+    member: Person, server: Any, issuer: Issuer, browser: Browser, db: Database
+) -> None:
+    told: list[bool] = []
+    for _ in range(2):
+        page = await browser.open(await forgotten(member, server, browser, issuer))
+        told.append("start once more" in page.text)
+    await db.fetch(SIX_MINUTES_LATER)
+    page = await browser.open(await forgotten(member, server, browser, issuer))
+    assert [*told, "start once more" in page.text] == [True, False, True]
+
+
 async def test_a_client_that_no_token_could_be_renewed_with_is_registered_again(
     member: Person, server: Any, issuer: Issuer, browser: Browser, db: Database
 ) -> None:
+    """Its server would show a page of its own to a client that it does not know."""
     await browser.connect(await ask_to_connect(member, server["id"]))
     issuer.provider.clients.clear()
-    await db.fetch("UPDATE oauth_tokens SET last_error = 'invalid_client'")
-    await db.fetch("UPDATE mcp_server_configs SET discovered_at = discovered_at - interval '1 day'")
+    await db.fetch(REFUSED)
     page = await browser.connect(await ask_to_connect(member, server["id"]))
     assert page.status_code == 200
     assert len(issuer.provider.clients) == 1
+    (token,) = await db.fetch("SELECT client_id, needs_reauth FROM oauth_tokens")
+    assert (token["needs_reauth"], {token["client_id"]}) == (None, set(issuer.provider.clients))
+
+
+async def test_anybodys_refused_token_is_enough_to_register_again(
+    admin: Person, member: Person, server: Any, issuer: Issuer, browser: Browser, db: Database
+) -> None:
+    await browser.connect(await ask_to_connect(member, server["id"]))
+    issuer.provider.clients.clear()
+    await db.fetch(REFUSED)
+    assert (await browser.connect(await ask_to_connect(admin, server["id"]))).status_code == 200
+    # The one that was refused is of a client that is not configured any more.
+    await db.fetch(SIX_MINUTES_LATER)
+    assert (await browser.connect(await ask_to_connect(admin, server["id"]))).status_code == 200
+    assert len(issuer.forms("/register")) == 2
+
+
+async def test_a_client_that_is_refused_once_more_is_kept_for_a_while(
+    member: Person, server: Any, issuer: Issuer, browser: Browser, db: Database
+) -> None:
+    registered: list[int] = []
+    for wait in ("", "", SIX_MINUTES_LATER):
+        await browser.connect(await ask_to_connect(member, server["id"]))
+        await db.fetch(REFUSED)
+        if wait:
+            await db.fetch(wait)
+        await browser.open(await ask_to_connect(member, server["id"]))
+        registered.append(len(issuer.forms("/register")))
+    assert registered == [2, 2, 3]
+
+
+@pytest.mark.parametrize("source", ["manual", "metadata_document"])
+async def test_only_a_client_that_was_registered_is_registered_again(
+    member: Person, server: Any, issuer: Issuer, browser: Browser, db: Database, source: str
+) -> None:
+    await browser.connect(await ask_to_connect(member, server["id"]))
+    await db.fetch(REFUSED)
+    await db.fetch("UPDATE mcp_server_configs SET oauth2_client_source = $1", source)
+    assert (await browser.connect(await ask_to_connect(member, server["id"]))).status_code == 200
+    assert len(issuer.forms("/register")) == 1
+
+
+async def test_the_consent_page_is_of_the_issuer_that_the_new_client_is_for(
+    member: Person, server: Any, issuer: Issuer, browser: Browser, db: Database
+) -> None:
+    await browser.connect(await ask_to_connect(member, server["id"]))
+    await db.fetch(REFUSED)
+    await db.fetch("UPDATE mcp_server_configs SET oauth2_auth_url = 'https://former.example/'")
+    page = await browser.open(await ask_to_connect(member, server["id"]))
+    assert issuer.url.removeprefix("http://") in page.text
+    assert "former.example" not in page.text
 
 
 async def forgotten(member: Person, server: Any, browser: Browser, issuer: Issuer) -> str:
     """A way back to us, from a server that has lost our client meanwhile."""
     away = query(await browser.leave(await ask_to_connect(member, server["id"])))
+    issuer.provider.clients.clear()
     return f"{away['redirect_uri']}?code=x&state={away['state']}"
 
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.responses import JSONResponse, Response
 
 from chatd.store.db import Database
-from tests.api.browsing import ask_to_connect, browsing
+from tests.api.browsing import ask_to_connect, browsing, sign_in
 from tests.api.conftest import Person
 from tests.api.issuer import Issuer, serving_issuer
 from tests.api.test_oauth_discovery import add
@@ -65,6 +65,16 @@ async def test_a_second_time_nothing_happens(
     version, asked = await policy_version(db), len(issuer.asked)
     assert await disconnect(member, server) == GONE
     assert (await policy_version(db), len(issuer.asked)) == (version, asked)
+
+
+async def test_what_was_begun_before_does_not_connect_again(
+    member: Person, server: Any, app: FastAPI
+) -> None:
+    async with browsing(app) as browser:
+        back = await sign_in(await browser.leave(await ask_to_connect(member, server["id"])))
+        await disconnect(member, server)
+        assert (await browser.open(back)).status_code == 400
+    assert await connected(member, server) is False
 
 
 async def test_only_ones_own_connection_is_ended(
@@ -143,3 +153,25 @@ async def test_another_auth_type_forgets_every_connection(
 ) -> None:
     await admin.patch(f"/mcp/servers/{server['id']}", {"auth_type": "none"})
     assert await db.fetch("SELECT 1 FROM oauth_tokens") == []
+
+
+async def test_who_is_suspended_loses_every_connection(
+    admin: Person, member: Person, server: Any, issuer: Issuer, db: Database
+) -> None:
+    place = f"/users/{member.user.id}"
+    assert (await admin.patch(place, {"suspended": True})).is_success
+    assert issuer.provider.refreshing == {}
+    row = await db.fetch_one(
+        "SELECT actor_id FROM audit_log WHERE action = 'disconnect' ORDER BY id DESC LIMIT 1"
+    )
+    assert row is not None
+    assert row["actor_id"] == admin.user.id
+    assert (await admin.patch(place, {"suspended": False})).is_success
+    assert await connected(member, server) is False
+
+
+async def test_who_is_erased_is_disconnected_at_the_servers_too(
+    admin: Person, member: Person, server: Any, issuer: Issuer
+) -> None:
+    assert (await admin.delete(f"/users/{member.user.id}")).status_code == 204
+    assert issuer.provider.refreshing == {}

@@ -90,12 +90,9 @@ async def test_a_server_that_takes_no_clients_names_the_fields_to_give(
     assert f"oauth2_auth_url is {issuer.url}/authorize" in told["next_step"]
     assert CALLBACK.format(told["server_id"]) in told["next_step"]
     assert (await admin.get("/mcp/servers")).json() == []
-    by_hand = {
-        "id": told["server_id"],
-        "oauth2_client_id": "by-hand",
-        "oauth2_auth_url": f"{issuer.url}/authorize",
-        "oauth2_token_url": f"{issuer.url}/token",
-    }
+    found = told["discovered"]
+    assert found["oauth2_token_url"] == f"{issuer.url}/token"
+    by_hand = found | {"id": told["server_id"], "oauth2_client_id": "by-hand"}
     assert (await add(admin, issuer, **by_hand))["id"] == told["server_id"]
     again = await admin.post("/mcp/servers", SERVER | by_hand | {"url": "http://x", "slug": "b"})
     assert again.status_code == 409

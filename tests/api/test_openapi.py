@@ -1,6 +1,7 @@
 """The OpenAPI document, and whether the API keeps what it says: fuzzed, without a single 5xx."""
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -194,3 +195,18 @@ def test_the_document_says_what_a_client_needs(running: Running) -> None:
                 assert len(refusals) == 4, what
     for name in ("ChatBody", "MessageBody", "ServerBody", "ConfigBody", "ProviderBody"):
         assert document["components"]["schemas"][name]["examples"], name
+
+
+async def test_no_script_but_the_one_we_know_runs_where_browsers_are_signed_in(
+    anonymous: httpx2.AsyncClient,
+) -> None:
+    page = await anonymous.get("/docs")
+    loaded = re.findall(r"<(?:script src|link)[^>]*>", page.text)
+    assert len(loaded) == 2
+    for each in loaded:
+        assert re.search(r'@\d+\.\d+\.\d+/[^"]*" integrity="sha384-[^"]{64}" crossorigin', each)
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'; script-src 'sha256-" in policy
+    assert "frame-ancestors 'none'" in policy
+    gone = [(await anonymous.get(path)).status_code for path in ("/redoc", "/docs/oauth2-redirect")]
+    assert gone == [404, 404]

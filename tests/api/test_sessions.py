@@ -85,6 +85,16 @@ async def test_any_other_value_does_not(app: FastAPI, value: str) -> None:
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
 
 
+@pytest.mark.parametrize("tossed", [b"\xa0chatd_session=%s", b"chatd_session=%s; chatd_session=x"])
+async def test_what_a_neighbouring_host_has_set_does_not(
+    app: FastAPI, browser: Browser, tossed: bytes
+) -> None:
+    async with client(app) as http:
+        headers = {b"cookie": tossed % browser.cookie.encode()}
+        answer = await http.get(f"{BASE}/users/me", headers=headers)
+    assert answer.status_code == 401
+
+
 async def test_a_token_counts_for_more(browser: Browser, member: Person) -> None:
     headers = {"authorization": f"Bearer {member.token}"}
     answer = await browser.http.get(f"{BASE}/users/me", headers=headers)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chatd.credentials import Keeper, NoToken, TokenService
+from chatd.credentials import Keeper, NoToken, TokenService, keeping
 from chatd.outbound import Outbound
 from chatd.store.db import Database
 from tests.credentials.accounts import Account, connect, keep, sign_in
@@ -43,6 +43,21 @@ async def test_one_that_cannot_be_renewed_holds_up_no_other(
     await db.fetch(IDLE)
     assert await Keeper(db, service, days=7).round() == 1
     assert authority.refreshes == 1
+
+
+async def test_those_that_cannot_even_be_read_hold_up_no_other(
+    service: TokenService, db: Database, authority: Rotating, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await connect(db, authority)
+    await db.fetch(IDLE)
+    await keep(db, authority, authority.grant(), server_id=None, user_id=account.user_id)
+    await db.fetch(f"{IDLE} WHERE server_id IS NULL")
+    await db.fetch(
+        "UPDATE oauth_tokens SET access_token_key_id = 'gone' WHERE server_id IS NOT NULL"
+    )
+    monkeypatch.setattr(keeping, "BATCH", 1)
+    keeper = Keeper(db, service, days=7)
+    assert [await keeper.round(), await keeper.round()] == [0, 1]
 
 
 async def test_keeping_is_off_unless_it_is_set(service: TokenService, db: Database) -> None:

@@ -1,5 +1,6 @@
 """What MCP servers see of tokens: always a good one, and a refused request once more."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import SecretStr
 
 from chatd.core.servers import ServiceAuth, UserAuth
 from chatd.credentials import Credentials
+from chatd.credentials.login import Exchanged
 from chatd.mcp.errors import ServerFailed
 from chatd.mcp.pool import SessionPool
 from chatd.outbound import Outbound
@@ -29,6 +31,7 @@ from tests.credentials.conftest import MakeService
 from tests.credentials.guarded import Guarded
 from tests.credentials.rotating import CANARY, Rotating
 from tests.mcp.peer import call, running, server_at
+from tests.outbound.raw_server import Exchange
 from tests.seed import make_user
 
 
@@ -89,6 +92,46 @@ async def test_a_server_that_believes_no_token_is_asked_twice_and_then_left_alon
     answer = await call(pool, account.server, account.principal, "add", {})
     assert "connect this server again" in answer.text
     assert peer.refusals == refused
+
+
+class Tied(Guarded):
+    """Its session is good with the token that opened it, and with no other."""
+
+    opened_with = ""
+
+    async def answer(self, exchange: Exchange) -> None:
+        header = exchange.headers.get("authorization", "")
+        if b'"initialize"' in exchange.body:
+            self.opened_with = header
+        if exchange.headers.get("mcp-session-id") and header != self.opened_with:
+            await exchange.answer(status=401)
+        else:
+            await super().answer(exchange)
+
+
+async def test_a_session_that_is_tied_to_its_first_token_is_opened_anew_for_the_next(
+    pool: SessionPool, db: Database, authority: Rotating
+) -> None:
+    authority.lifetime_s = 60
+    async with running(Tied(authority, modern=False)) as peer:
+        account = await connect(db, authority, url=peer.url)
+        await pool.list_tools(account.server, account.principal)
+        authority.expire()
+        answer = await call(pool, account.server, account.principal, "add", {})
+        assert (answer.text, peer.count("initialize")) == ("ok", 2)
+    assert (await account.token()).needs_reauth is None
+    assert authority.refreshes == 1
+
+
+async def test_no_server_is_to_blame_for_a_token_that_takes_long(
+    pool: SessionPool, account: Account, peer: Guarded, authority: Rotating
+) -> None:
+    """Or its users would go without it who have one."""
+    await account.age(-1)
+    authority.mood = "hanging"
+    with pytest.raises(ServerFailed, match="not be had in time") as failed:
+        await pool.list_tools(account.server, account.principal, timeout_s=0.1)
+    assert (failed.value.reason, peer.heard) == ("unavailable", [])
 
 
 async def test_a_scope_that_is_missing_is_noted_and_the_call_is_not_repeated(
@@ -222,6 +265,23 @@ async def test_a_login_is_exchanged_for_a_servers_audience(
     await db.fetch("UPDATE oauth_tokens SET expires_at = now() WHERE server_id IS NOT NULL")
     await pool.list_tools(account.server, account.principal)
     assert (len(authority.forms), peer.refusals) == (2, 0)
+
+
+async def test_a_login_that_ends_before_it_is_exchanged_is_waited_for_by_nobody(
+    make_service: MakeService,
+    db: Database,
+    authority: Rotating,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    account = await sign_in(db, authority, url="https://a.example", audience="https://api.example")
+
+    async def not_found(*_: object) -> None:
+        await db.fetch("DELETE FROM oauth_tokens")
+
+    monkeypatch.setattr(Exchanged, "find", not_found)
+    async with asyncio.timeout(5):
+        with pytest.raises(ServerFailed, match="not connected"):
+            await Credentials(make_service()).headers(account.server, account.principal)
 
 
 async def test_the_deployment_proves_itself_with_a_key(

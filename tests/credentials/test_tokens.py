@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import Counter
-from typing import Any
+from datetime import datetime, timedelta, tzinfo
+from typing import Any, Self
 from uuid import uuid4
 
 import pytest
@@ -13,11 +14,12 @@ from chatd.credentials import NotConnected, NoToken, TokenService
 from chatd.oauth.challenge import Challenge
 from chatd.outbound import Outbound
 from chatd.store.db import Database
+from chatd.store.oauth_tokens import save_refresh, take_lease
 from chatd.store.secrets import KeyRing
-from tests.credentials.accounts import Account, account_of, connect, keep
+from tests.credentials.accounts import Account, account_of, connect, grant_of, keep
 from tests.credentials.conftest import MakeService
 from tests.credentials.rotating import Rotating
-from tests.seed import change_server
+from tests.seed import KEYS, change_server
 from tests.waiting import until
 
 TURNS = 20
@@ -60,6 +62,48 @@ async def test_a_due_token_is_used_while_a_newer_one_is_fetched(
 
     await until(renewed)
     assert (authority.refreshes, authority.revocations) == (1, 0)
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+async def test_a_clock_that_is_wrong_costs_nothing(
+    service: TokenService,
+    account: Account,
+    authority: Rotating,
+    monkeypatch: pytest.MonkeyPatch,
+    hours: int,
+) -> None:
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return super().now(tz) + timedelta(hours=hours)
+
+    monkeypatch.setattr("chatd.store.oauth_tokens.datetime", Wrong)
+    monkeypatch.setattr("chatd.credentials.tokens.datetime", Wrong)
+    assert (await get(service, account)).generation == 1
+    await account.age(-1)
+    assert (await get(service, account)).generation == 2
+    assert authority.refreshes == 1
+
+
+async def test_who_was_thought_lost_and_saves_after_all_costs_no_login(
+    service: TokenService, account: Account, authority: Rotating
+) -> None:
+    """As when PostgreSQL was away for longer than a lease lasts."""
+    await account.age(-1)
+    before = await account.token()
+    lease = await take_lease(account.db, account.token_id, generation=1)
+    assert lease is not None
+    await account.give_up_lease()
+    asked = asyncio.create_task(get(service, account))
+
+    async def taken_over() -> bool:
+        return (await account.row())["refresher"] != lease.id
+
+    await until(taken_over)
+    late = grant_of(authority.grant())
+    assert await save_refresh(account.db, KEYS, before, lease.id, late) is not None
+    assert (await asked).generation == 2
+    assert (authority.asked, (await account.row())["refresher"]) == (0, None)
 
 
 async def test_many_turns_with_an_expired_token_are_one_refresh(
@@ -226,9 +270,11 @@ async def test_a_token_that_cannot_be_read_is_kept(
     assert authority.believes(await header(service, account))
 
 
+@pytest.mark.parametrize("source", ["", "manual", "metadata_document"])
 async def test_a_refused_client_keeps_everything(
-    service: TokenService, account: Account, authority: Rotating
+    service: TokenService, account: Account, authority: Rotating, source: str
 ) -> None:
+    await account.db.fetch("UPDATE mcp_server_configs SET oauth2_client_source = $1", source)
     await account.age(-1)
     authority.mood = "refusing_client"
     with pytest.raises(NoToken, match="invalid_client"):
@@ -242,6 +288,31 @@ async def test_a_refused_client_keeps_everything(
             return False
 
     await until(recovered)
+    assert (await account.token()).needs_reauth is None
+
+
+async def test_a_refused_client_that_was_registered_is_not_asked_with_again(
+    make_service: MakeService, account: Account, authority: Rotating
+) -> None:
+    await account.db.fetch("UPDATE mcp_server_configs SET oauth2_client_source = 'registered'")
+    await account.age(-1)
+    authority.mood = "refusing_client"
+    for service in (make_service(), make_service()):
+        with pytest.raises(NotConnected, match="client_changed"):
+            await get(service, account)
+    row = await account.row()
+    assert (row["needs_reauth"], row["last_error"]) == ("client_changed", "invalid_client")
+    assert (authority.asked, row["refresh_token"] is not None) == (1, True)
+
+
+async def test_a_client_that_was_registered_outlives_what_is_not_said_of_it(
+    service: TokenService, account: Account, authority: Rotating
+) -> None:
+    await account.db.fetch("UPDATE mcp_server_configs SET oauth2_client_source = 'registered'")
+    await account.age(-1)
+    authority.mood = "failing"
+    with pytest.raises(NoToken):
+        await get(service, account)
     assert (await account.token()).needs_reauth is None
 
 
@@ -288,6 +359,20 @@ async def test_a_401_for_the_new_token_too_asks_the_user_to_connect_again(
     await service.refused_again(account.server, account.principal, newer)
     with pytest.raises(NotConnected, match="unauthorized"):
         await get(service, account)
+
+
+async def test_a_new_token_that_ran_out_on_its_way_is_no_reason_to_connect_again(
+    service: TokenService, account: Account, authority: Rotating
+) -> None:
+    sent = await get(service, account)
+    newer = await service.refused(account.server, account.principal, sent, UNAUTHORIZED)
+    assert newer is not None
+    await account.age(-1)
+    await service.refused_again(account.server, account.principal, newer)
+    assert (await account.token()).needs_reauth is None
+    newest = await service.refused(account.server, account.principal, sent, UNAUTHORIZED)
+    assert newest is not None
+    assert (newest.generation, authority.refreshes) == (3, 2)
 
 
 async def test_a_401_for_a_token_that_cannot_be_renewed_ends_it_only_if_it_is_called_invalid(

@@ -6,12 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import httpx2
 import pytest
 
-from chatd.store.db import Database
 from tests.e2e.client import Client, call
 from tests.e2e.fleet import Fleet, Process, registered
 from tests.e2e.view import text_of
@@ -24,7 +22,6 @@ SLUG = "guarded"
 WHO = call(f"{SLUG}__who")
 SHORT_S = 2
 LONG_S = 300
-LONG_AGO = "UPDATE mcp_server_configs SET discovered_at = now() - interval '1 day' WHERE id = $1"
 
 
 @dataclass(frozen=True)
@@ -185,21 +182,17 @@ async def test_an_administrator_can_register_anew_where_clients_were_forgotten(
     assert (await guarded.stats())["registrations"] == 2
 
 
-@pytest.mark.xfail(
-    reason="a refresh that ends in invalid_client registers nobody anew", raises=AssertionError
-)
 async def test_clients_that_were_forgotten_are_registered_anew_by_themselves(
-    worker: Process, db: Database, member: Client, guarded: Guarded
+    worker: Process, member: Client, guarded: Guarded
 ) -> None:
     await _connect(member, guarded.config)
     await _who(member, **guarded.only)
-    # Long enough ago that it may be tried again.
-    await db.fetch(LONG_AGO, UUID(guarded.config["id"]))
     await guarded.forget()
     await member.run(WHO, "/say it is over", **guarded.only)
     assert (await member.get(guarded.place))["needs_reauth"] == "client_changed"
     await _connect(member, guarded.config)
     assert await _who(member, **guarded.only) == "somebody"
+    assert (await guarded.stats())["registrations"] == 2
 
 
 async def test_a_disconnected_account_is_revoked_there_too(

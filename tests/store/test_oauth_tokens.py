@@ -352,11 +352,13 @@ async def test_only_tokens_that_lie_idle_are_due(world: World) -> None:
     bob = await make_user(db, "bob")
     await connect(db, bob.user_id, world.server)
     await db.fetch("UPDATE users SET suspended = true WHERE id = $1", bob.user_id)
-    assert await oauth_tokens.due_for_refresh(db, days=7, limit=10) == []
+    assert await oauth_tokens.take_due(db, days=7, limit=10) == []
     await db.fetch("UPDATE oauth_tokens SET refreshed_at = refreshed_at - interval '8 days'")
-    assert await oauth_tokens.due_for_refresh(db, days=7, limit=10) == [token.id]
     await lease_of(db, token)
-    assert await oauth_tokens.due_for_refresh(db, days=7, limit=10) == []
+    assert await oauth_tokens.take_due(db, days=7, limit=10) == []
+    await db.fetch("UPDATE oauth_tokens SET attempted_at = attempted_at - interval '2 hours'")
+    assert await oauth_tokens.take_due(db, days=7, limit=10) == [token.id]
+    assert await oauth_tokens.take_due(db, days=7, limit=10) == []
 
 
 async def test_a_use_is_noted_once_a_minute(world: World) -> None:

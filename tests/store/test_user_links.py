@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from chatd.core.chats import Actor
-from chatd.core.errors import Conflict
+from chatd.core.errors import Conflict, NotFound
 from chatd.store import user_links
 from chatd.store.db import Database
 from chatd.store.oauth_tokens import tokens_of
@@ -61,6 +61,17 @@ async def test_what_the_provider_says_is_kept_anew(db: Database, user: Actor) ->
     assert found is not None
     assert (found.email, found.claims) == ("", {"groups": []})
     assert found.last_login_at > found.created_at
+
+
+async def test_a_link_that_was_taken_away_meanwhile_lets_nobody_in(
+    db: Database, user: Actor
+) -> None:
+    made = await link(db, user)
+    async with db.transaction() as session:
+        await user_links.remove_link(session, made, user.user_id)
+    with pytest.raises(NotFound):
+        async with db.transaction() as session:
+            await user_links.note_login(session, made, email="", claims={})
 
 
 async def test_with_a_login_goes_its_token_and_what_came_of_it(db: Database, user: Actor) -> None:

@@ -1,5 +1,6 @@
 """Servers that want an account of the user: turns that wait for it, and those that do without."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 from uuid import UUID
@@ -11,11 +12,12 @@ from chatd.core.accounts import AUTH_REQUIRED
 from chatd.core.chats import ChatPatch
 from chatd.core.errors import Conflict
 from chatd.core.work import Claim
-from chatd.store.accounts import answer_connected, find_connected
+from chatd.store.accounts import answer_connected, find_connected, find_pointless
 from chatd.store.editing import patch_chat
 from chatd.store.items import expire_item, find_overdue
 from chatd.store.policy_state import read_state
 from chatd.store.queueing import interrupt_chat
+from chatd.turn import calls
 from chatd.turn.deps import Control
 from chatd.turn.run import run_turn
 from tests.credentials.accounts import keep, make_oauth_server
@@ -23,7 +25,7 @@ from tests.credentials.guarded import Guarded
 from tests.credentials.rotating import Rotating, running as answering
 from tests.mcp.peer import ADD, Peer, result, running
 from tests.outbound.raw_server import Exchange
-from tests.seed import make_server, make_user
+from tests.seed import change_server, make_server, make_user
 from tests.turn.bench import Bench, call
 
 OK = {"content": [{"type": "text", "text": "ok"}]}
@@ -255,6 +257,23 @@ async def test_nobody_connects_in_time_and_it_goes_on_without(bench: Bench, noti
     assert [notice["connect_url"] for notice in await notices(bench, claim)] == [link(notion)]
 
 
+@pytest.mark.parametrize("change", [{"enabled": False}, {"auth_type": "none"}, None])
+async def test_nobody_waits_for_a_server_that_is_gone_or_wants_no_account_any_more(
+    bench: Bench, peer: Guarded, notion: UUID, change: dict[str, Any] | None
+) -> None:
+    claim = await waiting(bench, "/say done")
+    db = bench.seed.db
+    assert await find_pointless(db) == []
+    if change is None:
+        await db.fetch("DELETE FROM mcp_server_configs WHERE id = $1", notion)
+    else:
+        settings: dict[str, Any] = {"url": peer.url, "availability": "default_on"}
+        await change_server(db, notion, "notion", **(settings | {"auth_type": "oauth2"} | change))
+    ((item_id, chat_id),) = await find_pointless(db)
+    await expire_item(db, item_id, chat_id)
+    assert await go_on(bench, claim) == "completed"
+
+
 async def test_a_user_may_go_on_without(bench: Bench, authority: Rotating, notion: UUID) -> None:
     claim = await waiting(bench, "/say done")
     (item,) = (await bench.turn(claim))["open_items"]
@@ -355,6 +374,46 @@ async def test_a_server_connected_meanwhile_is_offered_from_the_next_step_on(
     assert await bench.told(claim) == [
         "hub__add({})", "-> ok", "notion__add({})", "-> ok", "done"
     ]  # fmt: skip
+
+
+async def test_who_signs_in_once_more_meanwhile_notices_nothing(
+    bench: Bench, authority: Rotating, peer: Guarded
+) -> None:
+    await add(bench, authority, peer, "mine", auth_type="user_oidc")
+    await grant(bench, authority, None)
+
+    async def signs_in(exchange: Exchange, message: dict[str, Any]) -> None:
+        await grant(bench, authority, None)
+        await result(exchange, message, OK)
+
+    hub = Peer(tools=[ADD])
+    hub.says["tools/call"] = signs_in
+    async with running(hub):
+        await make_server(bench.seed.db, "hub", url=hub.url, availability="default_on")
+        claim = await bench.run("/call hub__add {}", "/call mine__add {}", "/say done")
+    assert await bench.told(claim) == [
+        "hub__add({})", "-> ok", "mine__add({})", "-> ok", "done"
+    ]  # fmt: skip
+    assert await notices(bench, claim) == []
+
+
+async def test_a_call_that_has_to_leave_soon_waits_for_its_token_before(
+    bench: Bench,
+    authority: Rotating,
+    peer: Guarded,
+    notion: UUID,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await grant(bench, authority, notion)
+    await bench.run(ADD_TO_NOTION, "/say done")
+    await bench.seed.db.fetch("UPDATE oauth_tokens SET expires_at = clock_timestamp()")
+    monkeypatch.setattr(calls, "SEND_WITHIN_S", 0.4)
+    authority.mood = "holding"
+    turn = asyncio.create_task(bench.run(ADD_TO_NOTION, "/say done"))
+    await authority.until_asked(1)
+    await asyncio.sleep(0.6)
+    authority.let_go.set()
+    assert await bench.told(await turn) == ["notion__add({})", "-> ok", "done"]
 
 
 async def test_a_connection_that_is_refused_meanwhile_is_explained_and_dropped(

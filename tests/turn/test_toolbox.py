@@ -12,6 +12,7 @@ from chatd.core.servers import Availability
 from chatd.core.tools import ToolCall, ToolResult
 from chatd.core.work import Claim, PlannedCall
 from chatd.store import work
+from chatd.store.loading import Policy
 from chatd.stream.publisher import TurnFeed
 from chatd.turn.calls import Calls
 from chatd.turn.deps import Control
@@ -61,6 +62,24 @@ async def test_a_call_is_sent_and_answered(bench: Bench) -> None:
     claim, result = await called(bench, "demo__add", '{"a":1,"b":2}')
     assert (result.text, result.outcome) == ("3", "done")
     assert await bench.states(claim) == ["sent"]
+
+
+async def test_what_is_read_last_does_not_undo_what_is_newer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = await bench.claim("/say x")
+    toolbox = await opened(bench, claim)
+    older = await bench.deps.loader.reload_policy(claim)
+    await change_server(bench.seed.db, await make_server(bench.seed.db, "more"), "more")
+    await toolbox.reload()
+    newer = toolbox.policy_version
+
+    async def slow(_: Claim) -> Policy:
+        return older
+
+    monkeypatch.setattr(bench.deps.loader, "reload_policy", slow)
+    await toolbox.reload()
+    assert toolbox.policy_version == newer > older.version
 
 
 async def test_no_arguments_at_all_are_an_empty_object(bench: Bench) -> None:
