@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import httpx2
@@ -31,6 +30,7 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from chatd.core.release import VERSION
 from chatd.core.servers import McpServer, Principal
 from chatd.core.tools import JsonObject, ToolSpec
 from chatd.mcp.backlog import bounded
@@ -48,15 +48,7 @@ LOG_LEVEL = "info"
 """From which on servers tell what they log about a call."""
 
 
-def _version() -> str:
-    try:
-        return version("chatd")
-    except PackageNotFoundError:
-        # Run from a checkout.
-        return "0"
-
-
-CLIENT_INFO = Implementation(name="chatd", version=_version())
+CLIENT_INFO = Implementation(name="chatd", version=VERSION)
 
 _ENVELOPE: JsonObject = {
     CLIENT_INFO_META_KEY: CLIENT_INFO.model_dump(by_alias=True, exclude_none=True),

@@ -8,6 +8,7 @@ import httpx2
 
 from chatd.core.errors import NotDialled
 from chatd.core.oauth import Discovered, Issuer
+from chatd.core.release import VERSION
 from chatd.oauth.attempts import MANUAL, Attempt, DiscoveryFailed, Fault, Problem
 from chatd.oauth.challenge import Challenge, parse_challenge
 from chatd.oauth.documents import LIMITS, MAX_HOPS, Limits, Reader, fault_of, redirects_to
@@ -25,7 +26,13 @@ _PROBE = {
     "jsonrpc": "2.0",
     "id": 1,
     "method": "server/discover",
-    "params": {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}},
+    "params": {
+        "_meta": {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientInfo": {"name": "chatd", "version": VERSION},
+        }
+    },
 }
 """Opens no session at a server that asks for no login, unlike `initialize`."""
 _PROBE_HEADERS = {

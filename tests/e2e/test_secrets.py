@@ -1,20 +1,18 @@
 """Secrets go where they are used and nowhere else: canaries are sent, then searched everywhere."""
 
-from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from redis import asyncio as redis
 
 from chatd.store.db import Database
 from tests.e2e.client import Client, at_once, call
 from tests.e2e.fleet import Fleet, add_model, registered, scripted_model
+from tests.e2e.places import collect, holds, redis_values, rows, traces
 from tests.e2e.view import text_of
 from tests.mcp.peer import ADD, DISCOVERED, Peer, result
-from tests.outbound.raw_server import Exchange, RawServer, serving
-from tests.waiting import soon
+from tests.outbound.raw_server import Exchange, serving
 
 MODEL_KEY = "sk-canary-model-3f9d1c7b5a"
 TOOL_KEY = "canary-tool-8e2b6d4f0a"
@@ -39,11 +37,7 @@ OAUTH2 = {
 AUTHS = {"keyed": KEYED, "headed": HEADED, "unconnected": OAUTH2}
 
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
-
-TABLES = """
-SELECT table_name FROM information_schema.tables
-WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
-"""
+SPANS = ("chatd-api", "GET /api", "tool_call", "stream")
 
 
 async def test_secrets_are_in_no_log_no_row_no_key_and_no_event(
@@ -51,7 +45,7 @@ async def test_secrets_are_in_no_log_no_row_no_key_and_no_event(
 ) -> None:
     # Their servers are still there when the tables are searched.
     async with AsyncExitStack() as stack:
-        collector = await stack.enter_async_context(serving(_collect))
+        collector = await stack.enter_async_context(serving(collect))
         traced = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.port}",
             "OTEL_BSP_SCHEDULE_DELAY": "100",
@@ -65,10 +59,10 @@ async def test_secrets_are_in_no_log_no_row_no_key_and_no_event(
         assert refused.status_code == 401
         places = {
             "what clients got": orjson.dumps(seen),
-            "traces": await _traces(collector),
+            "traces": await traces(collector, *SPANS),
             **crew.logs(),
-            **await _rows(db),
-            **await _redis_values(crew.stack.redis_url),
+            **await rows(db),
+            **await redis_values(crew.stack.redis_url),
         }
     assert {place.partition("-")[0] for place in places} >= {"worker", "api"}
     assert any(place.startswith("redis chatd:") for place in places)
@@ -78,7 +72,7 @@ async def test_secrets_are_in_no_log_no_row_no_key_and_no_event(
     planted = [MODEL_KEY, TOOL_KEY, HEADER, SIGNING, CLIENT_SECRET]
     secrets = [*planted, NO_TOKEN, made, crew.encryption_key, *crew.tokens.values()]
     for secret in [*secrets, *filter(None, passwords)]:
-        assert [place for place, text in places.items() if _holds(text, secret)] == []
+        assert [place for place, text in places.items() if holds(text, secret)] == []
 
 
 async def _turns_with_canaries(
@@ -172,54 +166,3 @@ async def _instruct_with_headers(exchange: Exchange, message: dict[str, Any]) ->
 def _said(exchange: Exchange) -> str:
     """The headers, those that hold a secret first."""
     return f"I was sent {dict(reversed(exchange.headers.items()))}"
-
-
-async def _collect(exchange: Exchange) -> None:
-    await exchange.answer(headers="content-type: application/x-protobuf\r\n")
-
-
-async def _traces(collector: RawServer) -> bytes:
-    """All that was exported, once each service has told of its last and of a call."""
-
-    def exported() -> bytes:
-        return b"".join(exchange.body for exchange in collector.exchanges)
-
-    def complete() -> bool:
-        text = exported()
-        return all(name in text for name in (b"chatd-api", b"GET /api", b"tool_call", b"stream"))
-
-    await soon(complete)
-    return exported()
-
-
-def _holds(text: bytes, secret: str) -> bool:
-    """As it is, or in the hex of a dump."""
-    plain = secret.encode()
-    return plain in text or plain.hex().encode() in text
-
-
-async def _rows(db: Database) -> dict[str, bytes]:
-    """Every table as text."""
-    dumped: dict[str, bytes] = {}
-    for name in [row["table_name"] for row in await db.fetch(TABLES)]:
-        rows = await db.fetch(f'SELECT row_to_json(t)::text AS line FROM "{name}" t')
-        dumped[f"table {name}"] = "\n".join(row["line"] for row in rows).encode()
-    return dumped
-
-
-async def _redis_values(url: str) -> dict[str, bytes]:
-    """Every key with what it holds."""
-    async with redis.Redis.from_url(url) as client:
-        typed = cast(Any, client)
-        readers: dict[bytes, Callable[[bytes], Awaitable[object]]] = {
-            b"string": typed.get,
-            b"list": lambda key: typed.lrange(key, 0, -1),
-            b"set": typed.smembers,
-            b"zset": lambda key: typed.zrange(key, 0, -1),
-            b"hash": typed.hgetall,
-            b"stream": typed.xrange,
-        }
-        return {
-            f"redis {key.decode()}": repr(await readers[await typed.type(key)](key)).encode()
-            async for key in typed.scan_iter()
-        }

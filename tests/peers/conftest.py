@@ -1,4 +1,4 @@
-"""Programs that nobody here wrote, installed by npm; without npm these tests are skipped."""
+"""Programs that nobody here wrote; without npm the tests of those that it installs are skipped."""
 
 import asyncio
 import fcntl

