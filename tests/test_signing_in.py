@@ -12,11 +12,11 @@ import pytest
 from pydantic import SecretStr
 
 from chatd.core.logins import ClaimRules, Login
-from chatd.core.oauth import Client, StoredToken
+from chatd.core.oauth import Client, CodeAnswer, StoredToken
 from chatd.core.servers import visitor
 from chatd.credentials import TokenService
 from chatd.outbound import Outbound
-from chatd.signing_in import Answer, Begun, SignedInNow, SignInFailed, SigningIn
+from chatd.signing_in import Begun, SignedInNow, SignInFailed, SigningIn
 from chatd.store import policy_state, users
 from chatd.store.chat_servers import load_server
 from chatd.store.db import Database
@@ -63,15 +63,15 @@ class Door:
         changed = replace(self.login, rules=rules or self.login.rules, **changes)
         return Door(self.db, self.outbound, self.provider, changed)
 
-    async def away(self, begun: Begun) -> Answer:
+    async def away(self, begun: Begun) -> CodeAnswer:
         """What the provider sends the browser back with."""
         async with httpx2.AsyncClient() as http:
             answer = await http.get(begun.url)
         said = dict(parse_qsl(urlsplit(answer.headers["location"]).query))
-        return Answer(said["state"], said["code"], said.get("iss"))
+        return CodeAnswer(said["state"], said["code"], said.get("iss"))
 
     async def finish(
-        self, begun: Begun, answer: Answer, *, cookie: str | None = None, former: str = ""
+        self, begun: Begun, answer: CodeAnswer, *, cookie: str | None = None, former: str = ""
     ) -> SignedInNow:
         shown = {begun.flow: begun.cookie if cookie is None else cookie}
         return await self.service.finish(

@@ -24,7 +24,8 @@ from chatd.api.session_cookie import (
 )
 from chatd.connecting.flows import checked_return
 from chatd.core.errors import NotFound
-from chatd.signing_in import LIFETIME_S, Answer, SignInFailed, flow_of
+from chatd.core.oauth import CodeAnswer
+from chatd.signing_in import LIFETIME_S, SignInFailed, flow_of
 
 router = APIRouter(tags=["users"], route_class=JsonRoute)
 pages = APIRouter(include_in_schema=False)
@@ -78,7 +79,7 @@ async def callback(
     try:
         _check_form(request)
         signed_in = await parts.signing_in.finish(
-            Answer(state, code, iss, said),
+            CodeAnswer(state, code, iss, said),
             lambda flow: sent(request, access_url, _COOKIE + flow),
             former=former.token if former is not None else "",
             request_id=request.scope[REQUEST_ID],

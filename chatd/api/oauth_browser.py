@@ -13,9 +13,9 @@ from chatd.api.oauth_pages import away, connected_page, consent_page, trouble_pa
 from chatd.api.parts import Parts, PartsDep
 from chatd.api.servers import PATH
 from chatd.api.session_cookie import cookie_header, cookie_of, origin_of, sent
-from chatd.connecting.flows import LIFETIME_S, Answer, Cookie, Stopped, cookie_name, flow_name
+from chatd.connecting.flows import LIFETIME_S, Cookie, Stopped, cookie_name, flow_name
 from chatd.core.errors import ChatdError, NotFound, TooMany
-from chatd.core.oauth import CALLBACK_PATH
+from chatd.core.oauth import CALLBACK_PATH, CodeAnswer
 from chatd.store.sessions import authenticate_session
 
 router = APIRouter(prefix=PATH, include_in_schema=False)
@@ -121,7 +121,7 @@ async def callback(
     said: Annotated[str, Query(alias="error")] = "",
 ) -> Response:
     """Back from there. Nothing of the query is ever shown."""
-    answer = Answer(state, code, iss, said)
+    answer = CodeAnswer(state, code, iss, said)
     try:
         await _admit(parts, "callback")
         _check_form(request)

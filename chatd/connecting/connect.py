@@ -17,7 +17,6 @@ from chatd.audit import By, Target
 from chatd.connecting import redeeming
 from chatd.connecting.flows import (
     LIFETIME_S,
-    Answer,
     Asked,
     Connected,
     Cookie,
@@ -31,7 +30,7 @@ from chatd.connecting.flows import (
     flow_name,
 )
 from chatd.core.errors import BadRequest, NotFound
-from chatd.core.oauth import CALLBACK_PATH, Grant
+from chatd.core.oauth import CALLBACK_PATH, CodeAnswer, Grant
 from chatd.oauth.authorize import authorization_url, new_verifier
 from chatd.oauth.errors import Unreachable
 from chatd.oauth.urls import canonical
@@ -158,7 +157,7 @@ class Connecting:
         return url, Cookie(cookie_name(flow_name(made.secret)), browser)
 
     async def finish(
-        self, server_id: UUID, answer: Answer, visitor: Visitor, request_id: str
+        self, server_id: UUID, answer: CodeAnswer, visitor: Visitor, request_id: str
     ) -> Connected:
         """Take what an authorization server answered. Raises `Stopped`."""
         browser = visitor.cookie(cookie_name(flow_name(answer.state)))

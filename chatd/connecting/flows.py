@@ -73,16 +73,6 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back from an authorization server, unchecked."""
-
-    state: str = field(repr=False)
-    code: str = field(default="", repr=False)
-    iss: str | None = None
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class Connected:
     """The end of a flow that went well."""
 

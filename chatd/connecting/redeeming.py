@@ -10,8 +10,8 @@ import orjson
 from pydantic import SecretStr
 
 from chatd import logs
-from chatd.connecting.flows import Answer, Pending, Stopped
-from chatd.core.oauth import Client, Grant, Issuer
+from chatd.connecting.flows import Pending, Stopped
+from chatd.core.oauth import Client, CodeAnswer, Grant, Issuer
 from chatd.oauth import tokens
 from chatd.oauth.authorize import check_answer_issuer
 from chatd.oauth.errors import MixedUp, Refused, Unreachable
@@ -40,7 +40,7 @@ has another one now."""
 log = logs.get("oauth")
 
 
-def checked_code(pending: Pending, answer: Answer) -> str:
+def checked_code(pending: Pending, answer: CodeAnswer) -> str:
     """Whose answer it is comes before anything that it says (RFC 9207)."""
     back = pending.return_to
     issuer = Issuer(pending.issuer, "", pending.token_url, sends_issuer=pending.sends_issuer)

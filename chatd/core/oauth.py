@@ -89,6 +89,17 @@ class Discovered:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeAnswer:
+    """What came back from an authorization server, unchecked: the query of the redirect (RFC 6749,
+    4.1.2, RFC 9207)."""
+
+    state: str = field(repr=False)
+    code: str = field(default="", repr=False)
+    iss: str | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """A successful answer of a token endpoint (RFC 6749, section 5.1)."""
 

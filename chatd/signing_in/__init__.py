@@ -2,7 +2,6 @@
 
 from chatd.signing_in.flow import (
     LIFETIME_S,
-    Answer,
     Begun,
     SignedInNow,
     SignInFailed,
@@ -12,7 +11,6 @@ from chatd.signing_in.service import SigningIn
 
 __all__ = [
     "LIFETIME_S",
-    "Answer",
     "Begun",
     "SignInFailed",
     "SignedInNow",

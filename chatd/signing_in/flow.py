@@ -36,16 +36,6 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back from the provider, unchecked."""
-
-    state: str = field(repr=False)
-    code: str = field(default="", repr=False)
-    iss: str | None = None
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class SignedInNow:
     session: NewSession
     return_to: str

@@ -9,7 +9,7 @@ from chatd import audit, logs
 from chatd.audit import By, Target
 from chatd.core.errors import NotFound
 from chatd.core.logins import Login, Profile, read_profile
-from chatd.core.oauth import Issuer
+from chatd.core.oauth import CodeAnswer, Issuer
 from chatd.oauth.authorize import authorization_url, check_answer_issuer, new_verifier
 from chatd.oauth.errors import MixedUp, Unreachable
 from chatd.oauth.identity import REFETCH_S
@@ -18,7 +18,6 @@ from chatd.signing_in.admission import Admission, Visit
 from chatd.signing_in.flow import (
     CALLBACK_PATH,
     LIFETIME_S,
-    Answer,
     Begun,
     Pending,
     SignedInNow,
@@ -89,7 +88,7 @@ class SigningIn:
         return Begun(_away(issuer, login, pending, state.secret), flow_of(state.secret), cookie)
 
     async def finish(
-        self, answer: Answer, cookie_of: Callable[[str], str], *, former: str, request_id: str
+        self, answer: CodeAnswer, cookie_of: Callable[[str], str], *, former: str, request_id: str
     ) -> SignedInNow:
         """`cookie_of`: the cookie that went with a flow. `former`: the session of this browser
         until now, if there was one, which ends. Raises `SignInFailed`, `NotFound`."""
@@ -162,7 +161,7 @@ def _away(issuer: Issuer, login: Login, pending: Pending, state: str) -> str:
     raise SignInFailed("The sign-in service cannot be used.", page_status=502, reason=reason)
 
 
-def _code(pending: Pending, answer: Answer) -> str:
+def _code(pending: Pending, answer: CodeAnswer) -> str:
     """Whose answer it is comes before anything that it says (RFC 9207)."""
     issuer = Issuer(pending.issuer, "", "", sends_issuer=pending.sends_issuer)
     try:

@@ -17,6 +17,7 @@ from mcp.server.auth.provider import (
     AuthorizationCode,
     AuthorizationParams,
     RefreshToken,
+    TokenError,
     construct_redirect_uri,
 )
 from mcp.server.auth.routes import create_auth_routes
@@ -104,7 +105,7 @@ class Provider:
         self.refreshing.pop(token.token, None)
 
     async def exchange_identity_assertion(self, client: Any, params: Any) -> OAuthToken:
-        raise NotImplementedError
+        raise TokenError("unsupported_grant_type")
 
     def _grant(self, of: AuthorizationCode | RefreshToken) -> OAuthToken:
         given: dict[str, Any] = {"client_id": of.client_id, "scopes": of.scopes}

@@ -1,9 +1,6 @@
 """One rotating refresh token in many processes: one refresh for each rotation, nothing refused.
 
-The same at full size, and with all that can go wrong:
-
-    CHATD_FLEET_PROCESSES=50 CHATD_FLEET_TURNS=20 CHATD_FLEET_SECONDS=60 CHATD_FLEET_LIFETIME=2 \\
-        CHATD_FLEET_TROUBLE=true pytest tests/credentials/test_fleet.py
+`make tokens` does the same at full size, and with all that can go wrong.
 """
 
 import asyncio
@@ -74,7 +71,7 @@ async def test_a_process_that_is_killed_between_answer_and_save_costs_one_login(
     assert "refused" not in found["seen"]
 
 
-@pytest.mark.skipif(not SIZE.trouble, reason="takes a minute each")
+@pytest.mark.skipif(not SIZE.trouble, reason="a minute each: make tokens")
 @pytest.mark.parametrize("mode", ["failing", "hanging", "killed"])
 async def test_trouble_costs_errors_and_no_login(database_url: str, mode: str) -> None:
     found = await fleet(database_url, mode, seconds=max(SIZE.seconds, 60))
