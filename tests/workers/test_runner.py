@@ -5,7 +5,7 @@ import asyncio
 from redis.asyncio import Redis
 
 from chatd.store.db import Database
-from chatd.store.sweeping import expire_turn
+from chatd.store.ids import new_id
 from tests.relay import relay_to
 from tests.seed import Seed
 from tests.turn.bench import Bench
@@ -94,12 +94,13 @@ async def test_what_the_renewal_finds_is_done(bench: Bench, make_runner: MakeRun
     await bench.seed.db.fetch(
         "UPDATE turns SET status = 'interrupting' WHERE id = $1", stopped["id"]
     )
+    # In one statement: between an expiry and a claim the runner itself might claim it again.
+    thief = new_id()
     await bench.seed.db.fetch(
-        "UPDATE turns SET lease_expires_at = clock_timestamp() WHERE id = $1", stolen["id"]
+        "UPDATE turns SET lease_id = $2, worker_id = 'thief', attempt = attempt + 1 WHERE id = $1",
+        stolen["id"],
+        thief,
     )
-    assert await expire_turn(bench.seed.db, stolen["id"], stolen["chat_id"])
-    thief = await bench.seed.claim()
-    assert thief.turn_id == stolen["id"]
     await soon(lambda: runner.busy == 1)
     await reached(bench, interrupted=1, running=2)
     kept = await bench.seed.db.fetch("SELECT turn_id FROM chat_messages WHERE role = 'assistant'")
@@ -108,7 +109,7 @@ async def test_what_the_renewal_finds_is_done(bench: Bench, make_runner: MakeRun
     assert (await one(bench.seed.db, lease, held["id"]))["lease_expires_at"] > held[
         "lease_expires_at"
     ]
-    assert (await one(bench.seed.db, lease, stolen["id"]))["lease_id"] == thief.lease_id
+    assert (await one(bench.seed.db, lease, stolen["id"]))["lease_id"] == thief
 
 
 async def test_draining_lets_end_what_can_and_hands_back_the_rest(
