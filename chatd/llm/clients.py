@@ -1,17 +1,63 @@
-"""One OpenAI client per provider and key, all on one shared HTTP client."""
+"""How each provider is asked: one client per provider and key, all on one shared HTTP client."""
 
+import asyncio
 from hashlib import sha256
+from typing import cast
 from uuid import UUID
 
 import httpx2
-from openai import AsyncOpenAI
+import openai
+import orjson
 
 from chatd.core.errors import TurnFailed, turn_error
 from chatd.core.models import Model
 
 OPENAI_URL = "https://api.openai.com/v1"
+_CONNECT_SECONDS = 10.0
+_WRITE_SECONDS = 60.0
+_REFUSAL_SECONDS = 10.0
 _NO_KEY = "none"
 """What a provider without a key is sent, since the client insists on one."""
+
+
+class ModelClient:
+    """A provider's chat completions, with the address, headers and errors of the OpenAI client.
+
+    Not with its requests: to build and check one costs several times what sending it does, and
+    that was a twentieth of a plain turn. Nothing is tried again here.
+    """
+
+    def __init__(self, http: httpx2.AsyncClient, base_url: str, key: str) -> None:
+        client = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=http)
+        # Both come from this process's environment, and would go to every provider.
+        client.organization = None
+        client.project = None
+        self._http = http
+        self.url = _below(client.base_url, "chat/completions")
+        own = {**client.default_headers, **client.auth_headers, "Accept": "text/event-stream"}
+        said = {name: value for name, value in own.items() if isinstance(value, str)}
+        self.headers = httpx2.Headers({**http.headers, **httpx2.Headers(said)})
+
+    async def post(self, content: bytes, silence_s: float) -> httpx2.Response:
+        """The answer, its body not read yet; whoever asked closes it. `silence_s` bounds each
+        wait for the provider.
+
+        Raises openai.APIStatusError for any status but 2xx, httpx2.TransportError.
+        """
+        timeout = httpx2.Timeout(
+            connect=_CONNECT_SECONDS, read=silence_s, write=_WRITE_SECONDS, pool=None
+        )
+        request = httpx2.Request(
+            "POST",
+            self.url,
+            headers=self.headers,
+            content=content,
+            extensions={"timeout": timeout.as_dict()},
+        )
+        response = await self._http.send(request, stream=True)
+        if not response.is_success:
+            raise await _refusal(response, min(silence_s, _REFUSAL_SECONDS))
+        return response
 
 
 class ModelClients:
@@ -19,9 +65,9 @@ class ModelClients:
 
     def __init__(self, http: httpx2.AsyncClient) -> None:
         self._http = http
-        self._clients: dict[UUID, tuple[tuple[str, bytes], AsyncOpenAI]] = {}
+        self._clients: dict[UUID, tuple[tuple[str, bytes], ModelClient]] = {}
 
-    def client(self, model: Model) -> AsyncOpenAI:
+    def client(self, model: Model) -> ModelClient:
         """The provider's client; a changed address or key replaces it.
 
         Raises TurnFailed (missing_key, config).
@@ -42,19 +88,41 @@ class ModelClients:
         self._clients[model.provider_id] = (made_for, client)
         return client
 
-    def _make(self, model: Model, base_url: str, key: str) -> AsyncOpenAI:
+    def _make(self, model: Model, base_url: str, key: str) -> ModelClient:
         if not base_url:
             raise _config(model, "The provider has no base URL.")
         try:
-            client = AsyncOpenAI(
-                api_key=key, base_url=base_url, max_retries=0, http_client=self._http
-            )
+            return ModelClient(self._http, base_url, key)
         except httpx2.InvalidURL:
             raise _config(model, "The provider's base URL is not valid.") from None
-        # Both come from this process's environment, and would go to every provider.
-        client.organization = None
-        client.project = None
-        return client
+
+
+def _below(base: httpx2.URL, path: str) -> httpx2.URL:
+    """Some providers want a query in every URL, as `?api-version=`."""
+    folder, mark, query = base.raw_path.partition(b"?")
+    return base.copy_with(raw_path=folder.rstrip(b"/") + b"/" + path.encode() + mark + query)
+
+
+async def _refusal(response: httpx2.Response, within_s: float) -> openai.APIStatusError:
+    """The client's own error, with `error` of the body if it is JSON and has one, as it does.
+
+    A body that breaks off or never comes says nothing, and the status still does.
+    """
+    body: object = ""
+    try:
+        async with asyncio.timeout(within_s):
+            content = await response.aread()
+        body = response.text
+        body = orjson.loads(content)
+    except (httpx2.HTTPError, TimeoutError, orjson.JSONDecodeError):
+        pass
+    finally:
+        await response.aclose()
+    if isinstance(body, dict):
+        body = cast(dict[str, object], body).get("error", cast(object, body))
+    return openai.APIStatusError(
+        f"Error code: {response.status_code}", response=response, body=body
+    )
 
 
 def _config(model: Model, message: str) -> TurnFailed:

@@ -6,7 +6,6 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 import orjson
-from openai import AsyncOpenAI
 
 from chatd.core.answers import Answer
 from chatd.core.deltas import Retrying
@@ -14,6 +13,7 @@ from chatd.core.errors import TurnFailed, turn_error
 from chatd.core.messages import HistoryMessage, Part, TextPart, Usage
 from chatd.core.models import Model, ReasoningEffort
 from chatd.core.tools import OfferedTool
+from chatd.llm.clients import ModelClient
 from chatd.llm.errors import too_long
 from chatd.llm.prompt import Message
 from chatd.llm.retry import complete_with_retries
@@ -59,7 +59,7 @@ OMITTED = "[The oldest part of the conversation did not fit and was left out.]"
 class Calling:
     """What every model call of a turn has in common."""
 
-    client: AsyncOpenAI
+    client: ModelClient
     model: Model
     tools: Sequence[OfferedTool]
     effort: ReasoningEffort | None

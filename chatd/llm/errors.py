@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import httpx2
-import openai
 
 from chatd.core.errors import ErrorKind, NotDialled, TurnError, TurnFailed, turn_error
 from chatd.llm.failures import NoModelApi, StreamEnded, StreamMalformed, StreamSilent
-from chatd.llm.signals import Signal, detail, read_signal, transport_error
+from chatd.llm.signals import Signal, detail, read_signal
 
 _TOO_LONG = "The conversation is too long for this model."
 
@@ -84,20 +83,13 @@ def _unless_config(matches: Callable[[Signal], bool]) -> Callable[[Signal], bool
 
 
 def _silent(signal: Signal) -> bool:
-    return isinstance(signal.error, StreamSilent) or isinstance(
-        transport_error(signal.error), httpx2.ReadTimeout
-    )
-
-
-def _not_dialled(signal: Signal) -> bool:
-    return isinstance(transport_error(signal.error), NotDialled)
+    return isinstance(signal.error, StreamSilent | httpx2.ReadTimeout)
 
 
 def _transport(signal: Signal) -> bool:
-    failed = transport_error(signal.error)
-    if isinstance(failed, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError):
+    if isinstance(signal.error, httpx2.UnsupportedProtocol | httpx2.LocalProtocolError):
         return False
-    return failed is not None or isinstance(signal.error, openai.APIConnectionError | OSError)
+    return isinstance(signal.error, httpx2.TransportError | OSError)
 
 
 _DROPPED = _says(
@@ -110,7 +102,7 @@ _ROWS: tuple[_Row, ...] = (
     _Row(_is(asyncio.CancelledError, GeneratorExit), "generic", False, "The call was stopped."),
     # The caller's own deadline: another attempt would be as late.
     _Row(_is(TimeoutError), "timeout", False, "The model did not answer in time."),
-    _Row(_not_dialled, "config", False, "The provider's address is not allowed."),
+    _Row(_is(NotDialled), "config", False, "The provider's address is not allowed."),
     _Row(
         _says("certificate_verify_failed"),
         "config", False, "The model provider's certificate is not trusted.",

@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
-from openai import AsyncOpenAI
 from tenacity import (
     AsyncRetrying,
     DoSleep,
@@ -19,6 +18,7 @@ from chatd.core.deltas import Delta, Finished, Retrying
 from chatd.core.errors import LeaseLost, TurnError, TurnFailed
 from chatd.core.models import Model, ReasoningEffort
 from chatd.core.tools import OfferedTool
+from chatd.llm.clients import ModelClient
 from chatd.llm.errors import classify
 from chatd.llm.request import ToolChoice
 from chatd.llm.signals import retry_after
@@ -42,7 +42,7 @@ class _Failed(Exception):
 
 
 async def complete_with_retries(
-    client: AsyncOpenAI,
+    client: ModelClient,
     model: Model,
     messages: Sequence[dict[str, Any]],
     tools: Sequence[OfferedTool],

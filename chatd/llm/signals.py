@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
-import httpx2
 import openai
 
 from chatd.core.text import clean
@@ -41,7 +40,7 @@ class Signal:
 def read_signal(error: BaseException) -> Signal:
     """`status` is 0 when no HTTP answer came."""
     status = error.status_code if isinstance(error, openai.APIStatusError) else 0
-    if isinstance(error, openai.APIStatusError | openai.APIError):
+    if isinstance(error, openai.APIStatusError):
         code, kind, message = _said(error.body)
     elif isinstance(error, ErrorFrame):
         code, kind, message = _said(error.payload)
@@ -50,7 +49,7 @@ def read_signal(error: BaseException) -> Signal:
     else:
         code, kind, message = "", "", str(error)
     if not message and not status:
-        message = str(_cause(error)) or type(_cause(error)).__name__
+        message = str(error) or type(error).__name__
     return Signal(error, status, f"{code} {kind} {message}".lower(), message)
 
 
@@ -86,18 +85,6 @@ def retry_after(error: BaseException) -> float | None:
         return max((until - parsedate_to_datetime(headers["date"])).total_seconds(), 0.0)
     except (KeyError, ValueError, TypeError):
         return None
-
-
-def transport_error(error: BaseException) -> httpx2.TransportError | None:
-    """The network failure, also when the client library wrapped it."""
-    cause = _cause(error)
-    return cause if isinstance(cause, httpx2.TransportError) else None
-
-
-def _cause(error: BaseException) -> BaseException:
-    if isinstance(error, openai.APIConnectionError) and error.__cause__ is not None:
-        return error.__cause__
-    return error
 
 
 def _number(value: str | None) -> float | None:

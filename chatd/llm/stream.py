@@ -3,24 +3,22 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import httpx2
-from openai import AsyncOpenAI, AsyncStream
 
 from chatd import telemetry
 from chatd.core.deltas import Delta
 from chatd.core.models import Model, ReasoningEffort
 from chatd.core.tools import OfferedTool
 from chatd.llm.answer import Answer
+from chatd.llm.clients import ModelClient
 from chatd.llm.failures import NoModelApi, StreamMalformed, StreamSilent
 from chatd.llm.request import ToolChoice, encode, request_body
 from chatd.llm.sse import MAX_EVENT
 
 SILENCE_SECONDS = 600.0
-_CONNECT_SECONDS = 10.0
-_WRITE_SECONDS = 60.0
 TAIL_SECONDS = 10.0
 """How long usage or the end may take after the last chunk; then the answer counts as complete."""
 _DRAIN_SECONDS = 0.1
@@ -32,7 +30,7 @@ def _new_id() -> str:
 
 
 async def complete(
-    client: AsyncOpenAI,
+    client: ModelClient,
     model: Model,
     messages: Sequence[dict[str, Any]],
     tools: Sequence[OfferedTool],
@@ -53,7 +51,7 @@ async def complete(
     body = request_body(model, messages, tools, asked_effort=effort, tool_choice=tool_choice)
     content = encode({**body, **extra} if extra else body)
     telemetry.labelled(telemetry.PROMPT_BYTES, model.provider, model.name).observe(len(content))
-    response = await _open(client, content, silence_s)
+    response = await client.post(content, silence_s)
     answer = Answer(new_id, frozenset(tool.name for tool in tools if tool.model_intent))
     reads = _Reads(response, silence_s, tail_s)
     try:
@@ -71,22 +69,6 @@ async def complete(
         await reads.drain()
     finally:
         await reads.aclose()
-
-
-async def _open(client: AsyncOpenAI, content: bytes, silence_s: float) -> httpx2.Response:
-    """Past the client's own models: they cost more than all the rest of a long history."""
-    timeout = httpx2.Timeout(
-        connect=_CONNECT_SECONDS, read=silence_s, write=_WRITE_SECONDS, pool=None
-    )
-    response = await client.post(
-        "/chat/completions",
-        cast_to=httpx2.Response,
-        content=content,
-        options={"timeout": timeout, "headers": {"Accept": "text/event-stream"}},
-        stream=True,
-        stream_cls=AsyncStream[Any],
-    )
-    return cast(httpx2.Response, response)
 
 
 def _media_type(response: httpx2.Response) -> str:

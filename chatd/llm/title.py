@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import openai
-from openai import AsyncOpenAI
 
 from chatd.core.answers import Answer
 from chatd.core.messages import Usage
 from chatd.core.models import Model
 from chatd.core.usage import estimated_usage
+from chatd.llm.clients import ModelClient
 from chatd.llm.stream import complete
 
 MAX_OUTPUT_TOKENS = 256
@@ -46,6 +46,8 @@ _FORMAT = {
     },
 }
 
+_SHAPE_REFUSED = (400, 422)
+
 _QUOTES = "\"'`\u201c\u201d\u2018\u2019\u00ab\u00bb "
 
 Line = tuple[str, str]
@@ -61,14 +63,16 @@ class Proposal:
     estimated: bool
 
 
-async def propose_title(client: AsyncOpenAI, model: Model, conversation: str) -> Proposal:
+async def propose_title(client: ModelClient, model: Model, conversation: str) -> Proposal:
     """Ask once; once more, as plain text, a provider that refuses structured output.
 
     Raises the client's errors and those of chatd.llm.failures. The caller bounds the time.
     """
     try:
         return await _ask(client, model, conversation, {"response_format": _FORMAT})
-    except (openai.BadRequestError, openai.UnprocessableEntityError):
+    except openai.APIStatusError as error:
+        if error.status_code not in _SHAPE_REFUSED:
+            raise
         return await _ask(client, model, conversation, {})
 
 
@@ -102,7 +106,7 @@ def normalized(text: str) -> str:
 
 
 async def _ask(
-    client: AsyncOpenAI, model: Model, conversation: str, extra: dict[str, Any]
+    client: ModelClient, model: Model, conversation: str, extra: dict[str, Any]
 ) -> Proposal:
     messages = [
         {"role": "system", "content": PROMPT},

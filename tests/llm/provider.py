@@ -7,12 +7,12 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
-from openai import AsyncOpenAI
 from pydantic import SecretStr
 
 from chatd.core.deltas import Delta, Finished, ReasoningDelta, Retrying, TextDelta, ToolCallDelta
 from chatd.core.models import Model, ModelOptions
 from chatd.llm.answer import Answer as ParsedAnswer
+from chatd.llm.clients import ModelClient
 from chatd.llm.stream import complete
 from tests.outbound.raw_server import Answer, Exchange
 
@@ -102,7 +102,7 @@ async def collect(source: AsyncGenerator[list[Delta]]) -> list[Delta]:
         return [delta async for deltas in source for delta in deltas]
 
 
-async def asked(client: AsyncOpenAI, called: Model, **options: Any) -> list[Delta]:
+async def asked(client: ModelClient, called: Model, **options: Any) -> list[Delta]:
     messages = [{"role": "user", "content": "hello"}]
     return await collect(complete(client, called, messages, (), **options))
 

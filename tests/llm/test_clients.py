@@ -20,17 +20,14 @@ def test_a_provider_keeps_its_client_until_its_key_or_address_changes(made: Mode
     assert made.client(model("https://b.test/v1")) is not first
 
 
-def test_the_client_never_tries_again_by_itself(made: ModelClients) -> None:
-    assert made.client(model("https://a.test/v1")).max_retries == 0
-
-
 def test_openai_needs_a_key_and_compatible_servers_do_not(made: ModelClients) -> None:
     for key in (None, ""):
         with pytest.raises(TurnFailed) as failed:
             made.client(model(None, provider="openai", key=key))
         assert failed.value.error["kind"] == "missing_key"
         assert failed.value.error["provider"] == "openai"
-        assert made.client(model("https://a.test/v1", key=key)).api_key == "none"
+        keyless = made.client(model("https://a.test/v1", key=key))
+        assert keyless.headers["authorization"] == "Bearer none"
 
 
 def test_openai_has_an_address_of_its_own(
@@ -38,7 +35,7 @@ def test_openai_has_an_address_of_its_own(
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "https://elsewhere.test")
     client = made.client(model(None, provider="openai"))
-    assert client.base_url.host == "api.openai.com"
+    assert str(client.url) == "https://api.openai.com/v1/chat/completions"
 
 
 @pytest.mark.parametrize("url", [None, "", "https://host:port/"])
@@ -66,4 +63,16 @@ def test_identity_of_the_environment_is_not_sent(
     monkeypatch.setenv("OPENAI_ORG_ID", "org-of-the-machine")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "project-of-the-machine")
     client = made.client(model("https://a.test/v1"))
-    assert (client.organization, client.project) == (None, None)
+    assert [name for name in client.headers if name.startswith("openai")] == []
+
+
+@pytest.mark.parametrize(
+    ("base", "asked"),
+    [
+        ("https://a.test", "https://a.test/chat/completions"),
+        ("https://a.test/v1/", "https://a.test/v1/chat/completions"),
+        ("https://a.test/v1?api-version=3", "https://a.test/v1/chat/completions?api-version=3"),
+    ],
+)
+def test_the_path_goes_below_the_address(made: ModelClients, base: str, asked: str) -> None:
+    assert str(made.client(model(base)).url) == asked

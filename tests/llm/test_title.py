@@ -76,7 +76,7 @@ async def test_a_provider_without_structured_output_is_asked_again_without(
 
 
 async def test_a_provider_that_fails_otherwise_is_not_asked_again(clients: ModelClients) -> None:
-    with pytest.raises(openai.InternalServerError):
+    with pytest.raises(openai.APIStatusError):
         await proposed(clients, failing(500, {"error": {"message": "no"}}))
 
 
