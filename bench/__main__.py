@@ -57,9 +57,9 @@ def _run_harness(quick: bool, options: Sequence[str]) -> None:
     chosen = ["--peers", PEERS, "--cells", QUICK_CELLS if quick else CELLS]
     chosen += ["--reps", "1"] if quick else []
     out = ["--out", str(HERE / "results.jsonl")]
-    command = [str(venvs / "core/bin/python"), str(shared.FOLDER / "bench.py")]
+    command = [str(venvs / "core/bin/python"), "-m", "bench.harness"]
     (HERE / "results.jsonl").unlink(missing_ok=True)
-    harness = subprocess.Popen([*command, *chosen, *out, *options], env=env)
+    harness = subprocess.Popen([*command, *chosen, *out, *options], env=env, cwd=HERE.parent)
     try:
         if harness.wait():
             raise SystemExit(harness.returncode)

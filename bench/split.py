@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _start(processes: list[subprocess.Popen[bytes]]) -> System:
-    model = [sys.executable, str(shared.FOLDER / "fake_llm.py"), "--port", str(MODEL)]
+    model = [sys.executable, "-m", "bench.model", "--port", str(MODEL)]
     tools = [sys.executable, str(shared.FOLDER / "tool_server.py"), "--kind", "fast"]
     processes.append(subprocess.Popen(model))
     processes.append(subprocess.Popen([*tools, "--port", str(TOOLS)]))
@@ -110,6 +110,7 @@ def _measure(system: System, scenario: str, conc: int, secs: float, spy: str) ->
         for name in SPIED
         if spy
     ]
+    _calls()
     before = _cpu(system)
     result = _drive(system, scenario, conc, secs)
     turns = max(1, result["turns"])
@@ -122,9 +123,16 @@ def _measure(system: System, scenario: str, conc: int, secs: float, spy: str) ->
     bad = sum(result["errors"].values()) + result["bad"]
     sys.stdout.write(
         f"{scenario}:{conc} {shown}{streams} others {result['foreign_cores']} failed {bad}\n"
-        f"    CPU-ms/turn {split}\n"
+        f"    CPU-ms/turn {split}, requests to tool servers {_calls() / turns:.2f}\n"
     )
     sys.stdout.flush()
+
+
+def _calls() -> int:
+    """Requests that the tool server has had since it was last asked."""
+    url = f"http://127.0.0.1:{TOOLS}/count?reset=1"
+    with urllib.request.urlopen(url, timeout=2) as answer:
+        return sum(json.load(answer).values())
 
 
 def _cpu(system: System) -> dict[str, float]:
