@@ -197,6 +197,7 @@ class LoginSettings(BaseSettings):
     oidc_admin_values: Words = ()
     oidc_groups_claim: str = ""
     oidc_groups: GroupNames = None
+    oidc_post_logout_redirect_uri: str = ""
     oidc_allow_signup: bool = True
     session_hours: float = Field(default=24, gt=0, le=24 * 366)
 
@@ -230,6 +231,7 @@ class LoginSettings(BaseSettings):
             ),
             allow_signup=self.oidc_allow_signup,
             session_s=self.session_hours * 3600,
+            post_logout_redirect_uri=self.oidc_post_logout_redirect_uri,
         )
 
 
@@ -248,6 +250,8 @@ class Settings(StoreSettings, LoginSettings):
     """Private networks that model providers may be in; none by default."""
     mcp_allowed_cidrs: Networks = ()
     """Private networks that MCP servers may be in; none by default."""
+    trusted_proxies: Networks = (ip_network("127.0.0.1"), ip_network("::1"))
+    """Whose `X-Forwarded-For` says where a request comes from."""
     cors_origins: Origins = ()
     max_body_bytes: int = Field(default=256 * 1024, ge=1024, le=64 * 1024 * 1024)
 

@@ -78,6 +78,15 @@ LEASES_LOST = _counter("leases_lost_total", "Turns this worker lost to another o
 CONNECTION_LINES_DROPPED = _counter(
     "connection_log_dropped_total", "Lines of the connection log that could not be written."
 )
+TOKEN_REFRESHES = _counter(
+    "token_refreshes_total",
+    "Access tokens that were to be renewed, by outcome: renewed, unreachable, refused (and kept), "
+    "failed (a defect of ours), or why the user has to connect again.",
+    ("outcome",),
+)
+TOKEN_REFRESH_SECONDS = _histogram(
+    "token_refresh_duration_seconds", "Until the authorization server had answered, or had not."
+)
 
 # The front door.
 REQUESTS = _counter("http_requests_total", "Requests.", ("method", "route", "status"))

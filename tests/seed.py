@@ -13,7 +13,7 @@ from chatd.store.db import Database
 from chatd.store.ids import new_id
 from chatd.store.models import ConfigSettings, ProviderSettings
 from chatd.store.secrets import KeyRing
-from chatd.store.servers import ServerSettings
+from chatd.store.server_settings import ServerSettings
 from chatd.store.submitting import Accepted, create_chat, submit_turn
 from chatd.store.users import Role
 from chatd.store.work import claim_turns

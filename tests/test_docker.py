@@ -14,12 +14,15 @@ from compose_spec import PyCompose
 
 from chatd import telemetry
 from chatd.dev.ports import free_port
-from chatd.settings import Settings
+from chatd.settings import Settings, load
 from tests.starting import RUN
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKER = ROOT / "docker"
 CHATD = [sys.executable, "-c", RUN]
+NAMES = {f"CHATD_{name.upper()}" for name in Settings.model_fields if name != "otel_endpoint"} | {
+    "OTEL_EXPORTER_OTLP_ENDPOINT"
+}
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +83,38 @@ def test_every_variable_is_in_the_example_and_no_secret_has_a_value(
     lines = [line for line in (DOCKER / "example.env").read_text().splitlines() if "=" in line]
     example = dict(line.split("=", 1) for line in lines if not line.startswith("#"))
     assert used == set(example)
-    assert not any(example[name] for name in used if "PASSWORD" in name or "KEYS" in name)
+    secret = ("PASSWORD", "KEYS", "SECRET")
+    assert not any(example[name] for name in used if any(word in name for word in secret))
 
 
-def test_the_settings_named_in_it_exist(compose: dict[str, Any]) -> None:
-    names = set(compose["services"]["api"]["environment"])
-    assert names <= {f"CHATD_{field.upper()}" for field in Settings.model_fields}
+@pytest.mark.parametrize("service", ["migrate", "api", "worker"])
+def test_every_setting_can_be_given_and_no_other(compose: dict[str, Any], service: str) -> None:
+    by_command = {"CHATD_HOST", "CHATD_PORT"}
+    assert set(compose["services"][service]["environment"]) == NAMES - by_command
+    assert {f"--{name[6:].lower()}" for name in by_command} <= set(
+        compose["services"]["api"]["command"]
+    )
+
+
+def test_the_example_means_what_is_not_set_at_all(
+    compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = compose["services"]["api"]["environment"]
+    for name, text in given.items():
+        monkeypatch.setenv(name, "k1:" + "A" * 43 if "KEYS" in name else interpolated(text))
+    set_here = {"database_url", "redis_url", "encryption_keys", "metrics_host", "metrics_port"}
+    settings = load(Settings)
+    differ = {
+        name
+        for name, field in Settings.model_fields.items()
+        if getattr(settings, name) != field.default
+    }
+    assert differ == set_here
+
+
+def test_the_readme_names_every_setting() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert {name for name in NAMES if f"`{name}`" not in readme} == set()
 
 
 @pytest.mark.parametrize("up", [True, False])

@@ -433,5 +433,6 @@ async def test_servers_get_the_login_token_renewed_ten_minutes_ahead(
 async def test_signing_out_ends_the_session_and_keeps_the_token(door: Door, db: Database) -> None:
     user = await door.sign_in()
     (row,) = await db.fetch("SELECT id FROM sessions")
-    assert await end_session(db, row["id"])
+    async with db.transaction() as session:
+        assert await end_session(session, row["id"])
     assert (await door.token_of(user)).needs_reauth is None

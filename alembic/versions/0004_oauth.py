@@ -36,11 +36,30 @@ _ADD_WAITING = """
 _LOCK = """
             LOCK TABLE users IN SHARE ROW EXCLUSIVE MODE;
             LOCK TABLE mcp_server_configs IN ACCESS EXCLUSIVE MODE NOWAIT;
+            LOCK TABLE connection_log IN SHARE ROW EXCLUSIVE MODE NOWAIT;
 """
 
 _LOCK_ALL = """
             LOCK TABLE turns IN ACCESS EXCLUSIVE MODE;
-            LOCK TABLE users, mcp_server_configs, policy_state IN ACCESS EXCLUSIVE MODE NOWAIT;
+            LOCK TABLE users, mcp_server_configs, policy_state, connection_log
+                IN ACCESS EXCLUSIVE MODE NOWAIT;
+"""
+
+_APPEND_ONLY = """
+CREATE FUNCTION connection_log_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP <> 'DELETE' OR coalesce(current_setting('chatd.retention', true), '') <> 'on' THEN
+        RAISE EXCEPTION 'connection_log is append-only' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$
+"""
+"""As with audit_log in 0003, but for good: erasing a person has nothing to take out of a line here,
+so nobody may change one."""
+
+_GUARD = """
+CREATE TRIGGER connection_log_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON connection_log
+FOR EACH STATEMENT EXECUTE FUNCTION connection_log_is_append_only()
 """
 
 _CLOSE_SERVICES = """
@@ -54,6 +73,13 @@ _METHODS = """
     oauth2_auth_method IN ('', 'none', 'client_secret_post', 'client_secret_basic', 'private_key_jwt')
 """
 
+_FLAGS = {
+    "oauth2_issuer_set": "false",
+    "oauth2_resource_set": "false",
+    "oauth2_send_resource": "true",
+    "oauth2_sends_issuer": "false",
+}
+
 _AUTH_TYPES = "auth_type IN ('none', 'oauth2', 'api_key', 'custom_headers', 'user_oidc'{more})"
 
 
@@ -64,9 +90,12 @@ def upgrade() -> None:
         "sessions",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("family_sha256", sa.LargeBinary(), nullable=False),
         sa.Column("token_sha256", sa.LargeBinary(), nullable=False),
         sa.Column("previous_sha256", sa.LargeBinary(), nullable=True),
         sa.Column("csrf_sha256", sa.LargeBinary(), nullable=False),
+        sa.Column("id_token", sa.LargeBinary(), nullable=True),
+        sa.Column("id_token_key_id", sa.String(), nullable=True),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -85,6 +114,7 @@ def upgrade() -> None:
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("family_sha256"),
         sa.UniqueConstraint("token_sha256"),
     )
     op.create_index(op.f("ix_sessions_expires_at"), "sessions", ["expires_at"], unique=False)
@@ -201,6 +231,9 @@ def upgrade() -> None:
         sa.Column("attempted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("needs_reauth", sa.String(), nullable=True),
         sa.Column("last_error", sa.String(), server_default="", nullable=False),
+        sa.Column("refusals", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("retries", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("retry_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("wanted_scopes", sa.String(), server_default="", nullable=False),
         sa.Column("step_ups", sa.Integer(), server_default="0", nullable=False),
         sa.Column(
@@ -217,7 +250,7 @@ def upgrade() -> None:
         ),
         sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
-            "needs_reauth IN ('invalid_grant', 'expired', 'client_changed', 'insufficient_scope', 'unauthorized', 'tampered', 'refresh_lost')",
+            "needs_reauth IN ('invalid_grant', 'expired', 'client_changed', 'insufficient_scope', 'unauthorized', 'tampered', 'refresh_lost', 'refresh_refused')",
             name="ck_oauth_tokens_needs_reauth",
         ),
         sa.CheckConstraint(
@@ -254,6 +287,9 @@ def _alter() -> None:
         "mcp_server_configs",
         sa.Column("oauth2_resource", sa.String(), server_default="", nullable=False),
     )
+    for name, default in _FLAGS.items():
+        flag = sa.Column(name, sa.Boolean(), server_default=sa.text(default), nullable=False)
+        op.add_column("mcp_server_configs", flag)
     op.add_column(
         "mcp_server_configs",
         sa.Column("oauth2_auth_method", sa.String(), server_default="", nullable=False),
@@ -268,12 +304,6 @@ def _alter() -> None:
     )
     op.add_column(
         "mcp_server_configs",
-        sa.Column(
-            "oauth2_sends_issuer", sa.Boolean(), server_default=sa.text("false"), nullable=False
-        ),
-    )
-    op.add_column(
-        "mcp_server_configs",
         sa.Column("oauth2_client_key_id", sa.String(), server_default="", nullable=False),
     )
     op.add_column(
@@ -282,6 +312,10 @@ def _alter() -> None:
     )
     op.add_column(
         "mcp_server_configs", sa.Column("discovered_at", sa.DateTime(timezone=True), nullable=True)
+    )
+    op.add_column(
+        "mcp_server_configs",
+        sa.Column("oauth2_looked_at", sa.DateTime(timezone=True), nullable=True),
     )
     op.create_check_constraint(
         "ck_mcp_server_configs_auth_method",
@@ -294,6 +328,8 @@ def _alter() -> None:
         "mcp_server_configs",
         _AUTH_TYPES.format(more=", 'client_credentials'"),
     )
+    op.execute(_APPEND_ONLY)
+    op.execute(_GUARD)
 
 
 def _add_waiting() -> None:
@@ -308,6 +344,8 @@ def downgrade() -> None:
     op.execute(_ATTEMPTS.format(statements=_LOCK_ALL))
     op.execute(_CLOSE_SERVICES)
     op.execute("UPDATE policy_state SET version = version + 1")
+    op.execute("DROP TRIGGER connection_log_is_append_only ON connection_log")
+    op.execute("DROP FUNCTION connection_log_is_append_only()")
     op.drop_constraint("ck_mcp_server_configs_auth_type", "mcp_server_configs")
     op.create_check_constraint(
         "ck_mcp_server_configs_auth_type", "mcp_server_configs", _AUTH_TYPES.format(more="")
@@ -315,13 +353,15 @@ def downgrade() -> None:
     op.drop_constraint("ck_turns_on_auth_required", "turns")
     op.drop_constraint("ck_mcp_server_configs_auth_method", "mcp_server_configs")
     op.drop_column("turns", "on_auth_required")
+    op.drop_column("mcp_server_configs", "oauth2_looked_at")
     op.drop_column("mcp_server_configs", "discovered_at")
     op.drop_column("mcp_server_configs", "oidc_audience")
     op.drop_column("mcp_server_configs", "oauth2_client_key_id")
-    op.drop_column("mcp_server_configs", "oauth2_sends_issuer")
     op.drop_column("mcp_server_configs", "oauth2_registration_url")
     op.drop_column("mcp_server_configs", "oauth2_client_source")
     op.drop_column("mcp_server_configs", "oauth2_auth_method")
+    for name in reversed(_FLAGS):
+        op.drop_column("mcp_server_configs", name)
     op.drop_column("mcp_server_configs", "oauth2_resource")
     op.drop_column("mcp_server_configs", "oauth2_issuer")
     op.drop_index(

@@ -95,7 +95,10 @@ class McpServer(BaseModel):
     )
     oauth2_client_key_id: str
     oauth2_issuer: str = Field(description="Empty: configured by hand.")
-    oauth2_resource: str
+    oauth2_issuer_set: bool = Field(description="By an administrator; false: as discovered.")
+    oauth2_resource: str = Field(description="Empty: the server's URL without query.")
+    oauth2_resource_set: bool = Field(description="By an administrator; false: as discovered.")
+    oauth2_send_resource: bool
     oauth2_client_source: ClientSource | Literal[""]
     oauth2_registration_url: str
     discovered_at: datetime | None

@@ -234,6 +234,9 @@ class DroppedTool(BaseModel):
     needs_reauth: ReauthReason | None = Field(
         default=None, description="Why the account has to be connected again, if it once was."
     )
+    wanted_scopes: list[str] | None = Field(
+        default=None, description="`insufficient_scope`: what the server wants and was not granted."
+    )
     detail: str = Field(description="For administrators.")
     rule: str = Field(
         default="", description="The setting that decided; absent for other than administrators."

@@ -24,10 +24,11 @@ from chatd.api.session_cookie import (
     from_our_page,
     may_change,
 )
+from chatd.api.signed_in import signed_in
 from chatd.audit import By
 from chatd.core.chats import Actor
 from chatd.core.errors import Forbidden, Unauthorized, Unavailable
-from chatd.store.sessions import SignedIn, authenticate_session, rotate_session
+from chatd.store.sessions import SignedIn, rotate_session
 from chatd.store.tokens import authenticate, sha256
 
 _NO_TOKEN = {"WWW-Authenticate": "Bearer"}
@@ -87,7 +88,7 @@ async def _signed(
 
 
 async def _signed_in(request: HTTPConnection, parts: Parts, cookie: Cookie) -> Actor:
-    found = await authenticate_session(parts.db, cookie.token)
+    found = await signed_in(request, parts, cookie)
     if found is None:
         raise Unauthorized("You are not signed in any more.", headers=_NO_TOKEN)
     if may_change(request.scope):
@@ -95,7 +96,7 @@ async def _signed_in(request: HTTPConnection, parts: Parts, cookie: Cookie) -> A
     slot: Slot | None = request.scope.get(SLOT)
     if slot is not None:
         slot.used = True
-        slot.csrf = cookie.csrf if found.sent_by_us(cookie.csrf) else ""
+        slot.csrf = cookie.csrf
         if found.due:
             slot.set_cookie = await _next_cookie(parts, cookie, found)
     return replace(found.actor, session_id=found.session_id)

@@ -16,17 +16,28 @@ _JS_HASH = "sha384-7xcoc6ZKDFF7Ek627QTC3Bg/K+5Y36NJ8MWAE43D2m6+3Sh9XO3tdsfHhrS8g
 _CSS_HASH = "sha384-3nuX7df3EaAoiqLBeyS1Ola0Gpg9ryJKVtarubwfnA1cOH8AWHUdbPSIvEqPZ9VH"
 
 _SCRIPT = """
-SwaggerUIBundle({
-  url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, layout: "BaseLayout",
-  presets: [SwaggerUIBundle.presets.apis],
-});
+if (window.SwaggerUIBundle) {
+  SwaggerUIBundle({
+    url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, layout: "BaseLayout",
+    presets: [SwaggerUIBundle.presets.apis],
+  });
+} else {
+  document.getElementById("unreachable").hidden = false;
+}
 """
 
+_MANUALLY = 'What it would show is in <a href="openapi.json">openapi.json</a>.'
+
 _PAGE = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>chatd</title>
+<html lang="en"><head><meta charset="utf-8"><title>chatd API</title>
 <meta name="viewport" content="width=device-width">
 <link rel="stylesheet" href="{_FROM}swagger-ui.css" integrity="{_CSS_HASH}" crossorigin></head>
 <body><div id="swagger-ui"></div>
+<div id="unreachable" hidden style="font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:10vh
+ auto;padding:0 1rem"><h1 style="font-size:1.4rem">The API reference is not shown</h1>
+<p>Your browser could not load Swagger UI from cdn.jsdelivr.net, or not the release that is expected
+ from there. {_MANUALLY}</p></div>
+<noscript><p>This page needs JavaScript. {_MANUALLY}</p></noscript>
 <script src="{_FROM}swagger-ui-bundle.js" integrity="{_JS_HASH}" crossorigin></script>
 <script>{_SCRIPT}</script></body></html>"""
 

@@ -10,7 +10,7 @@ from chatd.api.answers import FORBIDDEN, NOT_FOUND, json_answer
 from chatd.api.auth import Signed, by
 from chatd.api.errors import REQUEST_ID
 from chatd.api.limits import JsonRoute
-from chatd.api.oauth_pages import away, trouble_page
+from chatd.api.oauth_pages import away, busy_page, trouble_page
 from chatd.api.parts import Parts, PartsDep
 from chatd.api.session_cookie import (
     NAME,
@@ -23,15 +23,12 @@ from chatd.api.session_cookie import (
     sent,
 )
 from chatd.connecting.flows import checked_return
-from chatd.core.errors import NotFound
+from chatd.core.errors import NotFound, TooMany
 from chatd.core.oauth import CodeAnswer
-from chatd.signing_in import LIFETIME_S, SignInFailed, flow_of
+from chatd.signing_in import LIFETIME_S, LOGIN_PATH, SignInFailed, flow_of
 
 router = APIRouter(tags=["users"], route_class=JsonRoute)
 pages = APIRouter(include_in_schema=False)
-
-VISITS_A_MINUTE = 1200
-"""Of everybody together, at each page: it only keeps a flood from the database."""
 
 _COOKIE = "chatd_login_"
 _MAX_QUERY = 8192
@@ -52,11 +49,13 @@ async def login(request: Request, parts: PartsDep, return_to: str = "") -> Respo
     back = checked_return(return_to)
     if "prefetch" in request.headers.get("sec-purpose", ""):
         return Response(status_code=503, headers={"Cache-Control": "no-store"})
-    await parts.rates.take("login", "all", limit=VISITS_A_MINUTE)
     try:
+        await parts.rates.admit("login", request)
         begun = await parts.signing_in.begin(back)
+    except TooMany as error:
+        return busy_page(error)
     except SignInFailed as error:
-        return _trouble(error)
+        return _trouble(parts, error)
     answer = away(begun.url)
     _set(answer, parts, _COOKIE + begun.flow, begun.cookie, LIFETIME_S)
     return answer
@@ -74,9 +73,9 @@ async def callback(
     """Back from there. Nothing of the query is ever shown."""
     access_url = parts.signing_in.access_url
     parts.signing_in.require()
-    await parts.rates.take("login callback", "all", limit=VISITS_A_MINUTE)
     former = cookie_of(request, access_url)
     try:
+        await parts.rates.admit("login callback", request)
         _check_form(request)
         signed_in = await parts.signing_in.finish(
             CodeAnswer(state, code, iss, said),
@@ -84,8 +83,10 @@ async def callback(
             former=former.token if former is not None else "",
             request_id=request.scope[REQUEST_ID],
         )
+    except TooMany as error:
+        return busy_page(error)
     except SignInFailed as error:
-        answer = _trouble(error)
+        answer = _trouble(parts, error)
     else:
         answer = _welcome(access_url, signed_in.return_to)
         seconds = parts.signing_in.require().session_s
@@ -136,6 +137,8 @@ def _check_form(request: Request) -> None:
         raise SignInFailed("The answer of the sign-in service is not valid.", reason="form")
 
 
-def _trouble(error: SignInFailed) -> Response:
+def _trouble(parts: Parts, error: SignInFailed) -> Response:
     log.info("nobody was signed in", reason=error.reason)
-    return trouble_page(error.page_status, "You are not signed in", error.message)
+    again = parts.signing_in.access_url + LOGIN_PATH
+    title = "You are not signed in"
+    return trouble_page(error.page_status, title, error.message, back=again, link="Try again")

@@ -9,26 +9,22 @@ from fastapi import APIRouter, Query, Request, Response
 from chatd import logs
 from chatd.api.errors import REQUEST_ID
 from chatd.api.oauth import CONNECTS_A_MINUTE
-from chatd.api.oauth_pages import away, connected_page, consent_page, trouble_page
+from chatd.api.oauth_pages import away, busy_page, connected_page, consent_page, trouble_page
 from chatd.api.parts import Parts, PartsDep
 from chatd.api.servers import PATH
 from chatd.api.session_cookie import cookie_header, cookie_of, origin_of, sent
+from chatd.api.signed_in import signed_in
 from chatd.connecting.flows import LIFETIME_S, Cookie, Stopped, cookie_name, flow_name
 from chatd.core.errors import ChatdError, NotFound, TooMany
 from chatd.core.oauth import CALLBACK_PATH, CodeAnswer
-from chatd.store.sessions import authenticate_session
+from chatd.signing_in import LOGIN_PATH
 
 router = APIRouter(prefix=PATH, include_in_schema=False)
-
-LOGIN_PATH = "/api/experimental/login"
-VISITS_A_MINUTE = 1200
-"""Of everybody together, at each page: it only keeps a flood from the database."""
 
 _MAX_FORM = 4096
 _MAX_QUERY = 8192
 _TROUBLE = "This did not work"
 _LATER = "Something is out of order here. Try again later."
-_BUSY = "Too many people are connecting right now. Try again in a minute."
 _SIGN_IN_FIRST = "Sign in first"
 _SIGN_IN = (
     "You are not signed in here. Open the link that your chat application gave you, or sign in"
@@ -53,8 +49,8 @@ class _Visitor:
 async def session_user(request: Request, parts: Parts) -> UUID | None:
     """Who is signed in with this browser."""
     cookie = cookie_of(request, parts.oauth.access_url)
-    signed_in = await authenticate_session(parts.db, cookie.token) if cookie is not None else None
-    return signed_in.actor.user_id if signed_in is not None else None
+    found = await signed_in(request, parts, cookie) if cookie is not None else None
+    return found.actor.user_id if found is not None else None
 
 
 @router.get("/{server}/oauth2/connect")
@@ -78,8 +74,7 @@ async def consent(request: Request, server: UUID, parts: PartsDep, ticket: str =
         # A look ahead must not use up what the user is about to open.
         return Response(status_code=503, headers={"Cache-Control": "no-store"})
     try:
-        await _admit(parts, "consent")
-        visitor = _Visitor(request, parts, await session_user(request, parts))
+        visitor = await _admit(request, parts, "consent")
         opened = await parts.oauth.connecting.open(server, ticket, visitor)
     except ChatdError as error:
         return _trouble(parts, server, error)
@@ -93,12 +88,11 @@ async def consent(request: Request, server: UUID, parts: PartsDep, ticket: str =
 async def go_on(request: Request, server: UUID, parts: PartsDep) -> Response:
     """Away to the authorization server."""
     try:
-        await _admit(parts, "consent")
+        visitor = await _admit(request, parts, "consent")
         if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
             raise Stopped("This was sent from another site.", page_status=403, reason="csrf")
         form = dict(parse_qsl((await request.body())[:_MAX_FORM].decode("ascii", "replace")))
         ticket = form.get("ticket", "")
-        visitor = _Visitor(request, parts, await session_user(request, parts))
         url, cookie = await parts.oauth.connecting.go_on(
             server, ticket, form.get("csrf", ""), visitor
         )
@@ -123,9 +117,8 @@ async def callback(
     """Back from there. Nothing of the query is ever shown."""
     answer = CodeAnswer(state, code, iss, said)
     try:
-        await _admit(parts, "callback")
+        visitor = await _admit(request, parts, "callback")
         _check_form(request)
-        visitor = _Visitor(request, parts, await session_user(request, parts))
         request_id = request.scope[REQUEST_ID]
         connected = await parts.oauth.connecting.finish(server, answer, visitor, request_id)
         await parts.answers.connected(connected.user_id)
@@ -154,12 +147,11 @@ def _sign_in_first(parts: Parts, server: UUID, return_to: str) -> Response:
     return trouble_page(401, _SIGN_IN_FIRST, _SIGN_IN, back=url, link="Sign in")
 
 
-async def _admit(parts: Parts, what: str) -> None:
-    """Raises `Stopped`."""
-    try:
-        await parts.rates.take(what, "all", limit=VISITS_A_MINUTE)
-    except TooMany:
-        raise Stopped(_BUSY, page_status=429, reason="too_many") from None
+async def _admit(request: Request, parts: Parts, what: str) -> _Visitor:
+    """Raises `TooMany`."""
+    user_id = await session_user(request, parts)
+    await parts.rates.admit(what, request, user_id)
+    return _Visitor(request, parts, user_id)
 
 
 def _check_form(request: Request) -> None:
@@ -174,6 +166,8 @@ def _trouble(parts: Parts, server: UUID, error: ChatdError) -> Response:
         log.info("a connection was not made", server=str(server), reason=error.reason)
         back = origin_of(parts.oauth.access_url) + error.return_to if error.return_to else ""
         return trouble_page(error.page_status, _TROUBLE, error.message, back=back)
+    if isinstance(error, TooMany):
+        return busy_page(error)
     if error.status < 500:
         return trouble_page(error.status, _TROUBLE, error.message)
     log.error("a connection failed", server=str(server), error=error.code, reason=error.message)

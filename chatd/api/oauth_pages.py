@@ -11,15 +11,19 @@ from html import escape
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from chatd.connecting.flows import Asked
+from chatd.core.errors import TooMany
 from chatd.oauth.urls import parsed
 
 _STYLE = """
+:root{color-scheme:light dark}
 body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:10vh auto;padding:0 1rem;
 color:#1d1d1f;background:#fff}
 h1{font-size:1.4rem}dt{color:#666;margin-top:.8rem}dd{margin:0;overflow-wrap:anywhere}
+h1,p{overflow-wrap:anywhere}a{color:#0a5bd3}
 button{font:inherit;margin-top:1.6rem;padding:.5rem 1.4rem;border:0;border-radius:.4rem;
 background:#0a5bd3;color:#fff;cursor:pointer}
-@media (prefers-color-scheme:dark){body{color:#eee;background:#1b1b1d}dt{color:#aaa}}
+@media (prefers-color-scheme:dark){body{color:#eee;background:#1b1b1d}dt{color:#aaa}
+a{color:#8ab8ff}}
 """
 
 _SCRIPT = """
@@ -43,10 +47,10 @@ def consent_page(asked: Asked, *, action: str, csrf: str, ticket: str) -> Respon
     """What the user is about to allow, and a form that goes on with it."""
     rows = [
         ("MCP server", asked.server_name),
-        ("At", asked.server_host),
+        ("Its address", asked.server_host),
         ("Your account here", asked.username),
         ("You will sign in at", asked.authorization_host),
-        ("It is asked for", ", ".join(asked.scopes) or "its default permissions"),
+        ("Permissions asked for", ", ".join(asked.scopes) or "its default permissions"),
     ]
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows)
     body = f"""<h1>Connect {escape(asked.server_name)}?</h1>
@@ -79,6 +83,14 @@ def trouble_page(
     return _page(title, body, status=status)
 
 
+def busy_page(error: TooMany) -> Response:
+    """With the time after which it may be tried again."""
+    message = "Too many requests came from your network. Try again in a minute."
+    page = trouble_page(error.status, "Too many requests", message)
+    page.headers.update(error.headers)
+    return page
+
+
 def away(url: str) -> Response:
     """On to another page, which learns nothing of this one."""
     return RedirectResponse(url, 303, headers=_HEADERS)
@@ -96,7 +108,7 @@ def _page(
     text = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>
-<body{data}>{body}</body></html>"""
+<body{data}><main>{body}</main></body></html>"""
     policy = [
         "default-src 'none'",
         f"style-src {_hash(_STYLE)}",

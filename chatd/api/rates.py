@@ -2,16 +2,21 @@
 
 import asyncio
 import time
+from ipaddress import IPv6Address, ip_address
 from typing import Any, cast
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+from starlette.requests import HTTPConnection
 
 from chatd.core.errors import TooMany
 
 PREFIX = "chatd:rates:"
 TIMEOUT_S = 0.5
 MAX_KEPT = 10_000
+VISITS_A_MINUTE = 300
+"""To each page that nobody needs to be signed in for, of one client: an office behind one address
+is one. There is no limit of all together: whoever used that up would lock the others out."""
 
 
 class Rates:
@@ -32,6 +37,11 @@ class Rates:
                 "Too many requests; try again shortly.", headers={"Retry-After": str(left)}
             )
 
+    async def admit(self, what: str, request: HTTPConnection, user: object = None) -> None:
+        """A visit: the user's, where one is known, else the client's. Raises `TooMany`."""
+        who = user if user is not None else client_of(request)
+        await self.take(what, who, limit=VISITS_A_MINUTE)
+
     async def _count(self, key: str) -> int:
         try:
             async with asyncio.timeout(TIMEOUT_S), self._redis.pipeline(transaction=False) as pipe:
@@ -43,3 +53,18 @@ class Rates:
                 self._here.clear()
             counted = self._here[key] = self._here.get(key, 0) + 1
         return counted
+
+
+def client_of(request: HTTPConnection) -> str:
+    """Where a request comes from: an address, which a listed proxy may tell of its own client. Of
+    IPv6 the network: a client has as many addresses of it as it likes."""
+    host = request.client.host if request.client is not None else ""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return "unknown"
+    if not isinstance(address, IPv6Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Address(int(address) >> 64 << 64))

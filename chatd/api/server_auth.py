@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from chatd.core.errors import BadRequest, Validation
 from chatd.core.oauth import AuthMethod
-from chatd.store.server_views import OAUTH2, View
-from chatd.store.servers import ServerSettings
+from chatd.store.server_settings import ServerSettings
+from chatd.store.server_views import OAUTH2, OVERRIDES, View
 
 SECRETS = {
     "oauth2_client_secret": "has_oauth2_secret",
@@ -35,10 +35,10 @@ _NEEDED = {
 }
 
 _OWN: dict[str, tuple[str, ...]] = {
-    "oauth2": (*OAUTH2, "oauth2_client_secret"),
+    "oauth2": (*OAUTH2, *OVERRIDES, "oauth2_client_secret"),
     "client_credentials": (
         *(name for name in OAUTH2 if name != "oauth2_auth_url"),
-        "oauth2_issuer",
+        *OVERRIDES,
         "oauth2_client_secret",
     ),
     "user_oidc": ("oidc_audience",),
@@ -103,7 +103,7 @@ def _check_complete(settings: ServerSettings, given: Collection[str], stored: Vi
     missing = [name for name in needed if not _present(settings, name, stored)]
     if to_discover(settings):
         own = {name for name in given if filled(getattr(settings, name))}
-        if not own & (set(_OWN["oauth2"]) - {"oauth2_scopes"}):
+        if not own & (set(_OWN["oauth2"]) - {"oauth2_scopes", *OVERRIDES}):
             return
     if missing:
         raise BadRequest(

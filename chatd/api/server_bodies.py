@@ -20,9 +20,11 @@ from chatd.api.server_fields import (
     HeaderName,
     Headers,
     Icon,
+    IssuerName,
     KeyId,
     LongText,
     OauthUrl,
+    ResourceName,
     Scopes,
     Slug,
     Timeout,
@@ -40,8 +42,8 @@ from chatd.core.servers import (
     ToolChanges,
     Transport,
 )
-from chatd.store.server_views import View
-from chatd.store.servers import ServerSettings
+from chatd.store.server_settings import ServerSettings
+from chatd.store.server_views import OVERRIDES, View
 
 _EXAMPLE: dict[str, Any] = {
     "display_name": "Tickets",
@@ -96,10 +98,19 @@ class ServerBody(AdminBody):
     oauth2_client_key_id: KeyId = Field(
         default="", description="Of the private key, if its authorization server wants it named."
     )
-    oauth2_issuer: Audience = Field(
+    oauth2_issuer: IssuerName = Field(
         default="",
-        description="`client_credentials`: whom a client assertion is for (RFC 7523bis); empty: the"
-        " token URL. For `oauth2` it is discovered.",
+        description="`oauth2`: the only issuer that discovery and answers with `iss` (RFC 9207) may"
+        " name, letter by letter; empty: the one where the metadata lies. `client_credentials`:"
+        " whom a client assertion is for (RFC 7523bis); empty: the token URL.",
+    )
+    oauth2_resource: ResourceName = Field(
+        default="",
+        description="What tokens are asked for (RFC 8707); empty: what the server's metadata names,"
+        " else its URL without query.",
+    )
+    oauth2_send_resource: Flag = Field(
+        default=True, description="False where the authorization server refuses `resource`."
     )
     oidc_audience: Audience = Field(
         default="",
@@ -168,7 +179,9 @@ class ServerPatch(AdminBody):
     oauth2_scopes: Scopes | None = None
     oauth2_auth_method: AuthMethodName | None = None
     oauth2_client_key_id: KeyId | None = None
-    oauth2_issuer: Audience | None = None
+    oauth2_issuer: IssuerName | None = None
+    oauth2_resource: ResourceName | None = None
+    oauth2_send_resource: Flag | None = None
     oidc_audience: Audience | None = None
     api_key_header: HeaderName | None = None
     api_key_value: Secret | None = None
@@ -192,6 +205,7 @@ class ServerPatch(AdminBody):
     def to_settings(self, stored: View) -> ServerSettings:
         """The stored config with the changes, checked as a whole. Raises `BadRequest`."""
         kept = {name: stored[name] for name in _NAMES if name in stored}
+        kept |= {name: "" for name in OVERRIDES if not stored[f"{name}_set"]}
         kept["group_ids"] = [UUID(group_id) for group_id in stored["group_ids"]]
         changes = {name: value for name, value in self.given().items() if name in _NAMES}
         if changes.get("auth_type", stored["auth_type"]) != stored["auth_type"]:
@@ -202,8 +216,18 @@ class ServerPatch(AdminBody):
     def moves_discovered(self, stored: View) -> bool:
         """Its URL is another one, and its client was found at the old one."""
         moved = self.url is not None and self.url != stored["url"]
-        by_hand = not self.model_fields_set.isdisjoint((*MANUAL, "auth_type"))
-        return moved and not by_hand and bool(stored["discovered_at"])
+        return moved and not self._by_hand() and bool(stored["discovered_at"])
+
+    def names_another(self, stored: View) -> bool:
+        """What was found is not what counts any more, or has to be found again."""
+        changes = self.given()
+        named = changes.get("oauth2_issuer", "") not in ("", stored["oauth2_issuer"])
+        emptied = any(changes.get(name) == "" and stored[f"{name}_set"] for name in OVERRIDES)
+        found = stored["oauth2_client_source"] in ("registered", "metadata_document")
+        return found and not self._by_hand() and (named or emptied)
+
+    def _by_hand(self) -> bool:
+        return not self.model_fields_set.isdisjoint((*MANUAL, "auth_type"))
 
 
 _NAMES = tuple(field.name for field in fields(ServerSettings))

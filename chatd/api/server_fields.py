@@ -128,6 +128,13 @@ def _visible(what: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _resource(value: str) -> str:
+    """RFC 8707, section 2; not every one is an https URL."""
+    if value and (not urlsplit(value).scheme or "#" in value or " " in value):
+        raise refusal("A resource is an absolute URI without a fragment.")
+    return value
+
+
 def _client_secret(value: SecretStr) -> SecretStr:
     """A private key has lines; whatever else it is goes into a header or a form."""
     text = value.get_secret_value().strip().replace("\r\n", "\n")
@@ -165,6 +172,8 @@ ClientId = Annotated[LongText, _visible("A client ID")]
 ClientSecret = Annotated[SecretStr, AfterValidator(_client_secret)]
 KeyId = Annotated[LongText, _visible("A key ID")]
 Audience = Annotated[LongText, _visible("An audience")]
+IssuerName = Annotated[LongText, _visible("An issuer")]
+ResourceName = Annotated[LongText, _visible("A resource"), AfterValidator(_resource)]
 AuthMethodName = AuthMethod | Literal[""]
 HeaderName = Annotated[
     str, StringConstraints(strip_whitespace=True), AfterValidator(_header_or_nothing)

@@ -61,6 +61,8 @@ _FOR_ADMINS: dict[str, Any] = {
     "oauth2_client_key_id": "",
     "oauth2_issuer": "",
     "oauth2_resource": "",
+    "oauth2_issuer_set": False,
+    "oauth2_resource_set": False,
     "oauth2_client_source": "",
     "oauth2_registration_url": "",
     "oidc_audience": "",
@@ -189,12 +191,15 @@ async def _discovered(
         before = await servers.get_server(session, server)
     _check_versions(before, expected)
     settings = body.to_settings(before)
-    if not to_discover(settings) and not body.moves_discovered(before):
+    anew = to_discover(settings) or body.moves_discovered(before)
+    if not anew and not body.names_another(before):
         return None
     await parts.rates.take("discover", actor.user_id, limit=DISCOVERIES_A_MINUTE)
-    found = await parts.oauth.discovering.find(server, settings.url)
     expected["version"] = before["version"]
-    scopes = (body.oauth2_scopes or "").split()
+    issuer, scopes = settings.oauth2_issuer, (body.oauth2_scopes or "").split()
+    if not anew:
+        return await parts.oauth.discovering.under_name(server, issuer, scopes)
+    found = await parts.oauth.discovering.find(server, settings.url, expected=issuer)
     return configured(found, scopes)
 
 

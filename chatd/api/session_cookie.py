@@ -20,7 +20,7 @@ CSRF_HEADER = "x-csrf-token"
 SLOT = "chatd.session"
 """Where what a request's cookie came to is in the ASGI scope."""
 
-_VALUE = re.compile(r"(chatds_[\w-]{16,128})(?:\.([\w-]{16,128}))?", re.ASCII)
+_VALUE = re.compile(r"(chatds_[\w-]{16,128})\.([\w-]{16,128})", re.ASCII)
 _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
@@ -72,7 +72,7 @@ def sent(request: HTTPConnection, access_url: str, name: str) -> str:
 
 def cookie_of(request: HTTPConnection, access_url: str) -> Cookie | None:
     found = _VALUE.fullmatch(sent(request, access_url, NAME))
-    return Cookie(found[1], found[2] or "") if found is not None else None
+    return Cookie(found[1], found[2]) if found is not None else None
 
 
 def new_cookie(session: NewSession) -> Cookie:

@@ -19,7 +19,9 @@ from chatd.core.servers import McpServer, Principal, UserAuth, principal_of
 from chatd.core.tools import OfferedTool
 from chatd.explaining import Drop, explain
 from chatd.policy.approvals import approval_required
+from chatd.store.accounts import read_account
 from chatd.store.chat_servers import load_chat_servers
+from chatd.store.db import Database
 
 router = APIRouter(tags=["chats"], route_class=JsonRoute)
 
@@ -55,12 +57,13 @@ async def list_tools(
         dynamic_tools=known.dynamic_tools,
     )
     servers = {server.id: server for server in known.servers}
+    wanted = await _wanted(parts.db, explained.dropped, servers)
     return json_answer(
         {
             "plan_mode": situation.plan_mode,
             "tools": [shown_tool(tool, servers) for tool in explained.tools],
             "dropped": [
-                shown | _account(drop, servers)
+                shown | _account(drop, servers, wanted)
                 for drop, shown in _visible(explained.dropped, actor)
             ],
         }
@@ -74,17 +77,39 @@ def _visible(dropped: Sequence[Drop], actor: Actor) -> list[tuple[Drop, dict[str
     return [(drop, _reason(drop)) for drop in dropped if not drop.hidden]
 
 
-def _account(drop: Drop, servers: Mapping[UUID, McpServer]) -> dict[str, Any]:
+async def _wanted(
+    db: Database, dropped: Sequence[Drop], servers: Mapping[UUID, McpServer]
+) -> dict[UUID, tuple[str, ...]]:
+    """The scopes that servers want before they list their tools."""
+    found: dict[UUID, tuple[str, ...]] = {}
+    for drop in dropped:
+        server = servers.get(drop.dropped.server_id) if drop.dropped.server_id else None
+        if server is None or drop.kind != "server" or drop.dropped.reason != "forbidden":
+            continue
+        if isinstance(server.auth, UserAuth):
+            account = await read_account(db, server.auth.connection_id)
+            if account is not None and account.wants_more:
+                found[server.id] = account.missing_scopes
+    return found
+
+
+def _account(
+    drop: Drop, servers: Mapping[UUID, McpServer], wanted: Mapping[UUID, Sequence[str]]
+) -> dict[str, Any]:
     """What the one who asks can do about a server that wants an account of theirs."""
     server = servers.get(drop.dropped.server_id) if drop.dropped.server_id else None
     if server is None or not isinstance(server.auth, UserAuth):
         return {}
-    if drop.dropped.reason != "auth_required":
+    auth, more = server.auth, {}
+    if server.id in wanted:
+        auth = auth.model_copy(update={"needs_reauth": "insufficient_scope"})
+        more = {"reason": "auth_required", "wanted_scopes": list(wanted[server.id])}
+    elif drop.dropped.reason != "auth_required":
         return {}
-    return {
-        "message": sentence(server.auth),
-        "connect_url": connect_path(server.auth.type, server.id),
-        "needs_reauth": reason_of(server.auth),
+    return more | {
+        "message": sentence(auth),
+        "connect_url": connect_path(auth.type, server.id),
+        "needs_reauth": reason_of(auth),
     }
 
 

@@ -10,6 +10,7 @@ from chatd.connecting.discovering import (
     configured,
     set_found,
 )
+from chatd.connecting.renewing import Renewing
 from chatd.outbound import Outbound
 from chatd.store.db import Database
 from chatd.store.secrets import KeyRing
@@ -29,5 +30,6 @@ class OAuth(NamedTuple):
 
 def oauth(db: Database, keys: KeyRing, outbound: Outbound, access_url: str) -> OAuth:
     discovering = Discovering(db, keys, outbound, access_url)
-    connecting = Connecting(db, keys, outbound, access_url, discovering.renew)
+    renewing = Renewing(db, keys, discovering)
+    connecting = Connecting(db, keys, outbound, access_url, renewing)
     return OAuth(discovering, connecting, Disconnecting(db, keys, outbound), access_url)

@@ -10,8 +10,6 @@ from typing import Protocol
 from urllib.parse import quote, urlsplit
 from uuid import UUID
 
-import httpx2
-
 from chatd import audit, logs
 from chatd.audit import By, Target
 from chatd.connecting import redeeming
@@ -29,11 +27,12 @@ from chatd.connecting.flows import (
     csrf_of,
     flow_name,
 )
+from chatd.connecting.renewing import Renewing
 from chatd.core.errors import BadRequest, NotFound
 from chatd.core.oauth import CALLBACK_PATH, CodeAnswer, Grant
 from chatd.oauth.authorize import authorization_url, new_verifier
 from chatd.oauth.errors import Unreachable
-from chatd.oauth.urls import canonical
+from chatd.oauth.resource import indicator
 from chatd.outbound import Outbound
 from chatd.store import policy_state
 from chatd.store.db import Database, Session
@@ -42,6 +41,7 @@ from chatd.store.oauth_states import (
     State,
     bind_state,
     create_state,
+    hold_state,
     new_secret,
     read_state,
     use_state,
@@ -59,6 +59,7 @@ _ELSEWHERE = (
 _SOMEBODY_ELSE = "You are signed in here as somebody else than who asked to connect."
 _NOT_YOURS = "The account you signed in with there belongs to somebody else here."
 _GONE = "This server cannot be connected any more. Ask your administrator."
+_DISCONNECTED = "You disconnected this server meanwhile. To connect it after all, start again."
 _CHANGED = "This server's configuration was changed meanwhile. Start again."
 
 log = logs.get("oauth")
@@ -80,13 +81,13 @@ class Connecting:
         keys: KeyRing,
         outbound: Outbound,
         access_url: str,
-        renew: redeeming.Renew,
+        renewing: Renewing,
     ) -> None:
         self._db = db
         self._keys = keys
         self._outbound = outbound
         self._url = access_url
-        self._renew = renew
+        self._renewing = renewing
 
     async def ticket(self, server_id: UUID, user_id: UUID, *, return_to: str = "") -> Ticket:
         """A link that one browser may open once. Raises `NotFound`, `BadRequest`."""
@@ -119,9 +120,8 @@ class Connecting:
         if state is None:
             raise Stopped(_USED, page_status=410, reason="used")
         visit = await self._visit(state, server_id, visitor)
-        if visit.client_refused:
-            # There it would be told that it is unknown, and never come back to us.
-            await self._renew(server_id, visit.server.client.client_id)
+        if visit.client_refused or visit.connects_again:
+            await self._renew(visit)
             visit = await self._visit(state, server_id, visitor)
         if not await bind_state(self._db, ticket, kind="ticket", cookie=held):
             raise Stopped(_USED, page_status=410, reason="used")
@@ -149,6 +149,7 @@ class Connecting:
             cookie=browser,
             data=pending.data(),
             seconds=LIFETIME_S,
+            after=state.id,
         )
         try:
             url = _authorization_url(visit.server, pending, made.secret)
@@ -175,14 +176,15 @@ class Connecting:
         said = (server.issuer.issuer, server.client.client_id, server.issuer.token_endpoint)
         if said != (pending.issuer, pending.client_id, pending.token_url):
             raise Stopped(_CHANGED, reason="changed", return_to=pending.return_to, page_status=409)
-        grant = await redeeming.redeem(self._outbound, server, pending, code, self._renew)
+        grant = await redeeming.redeem(self._outbound, server, pending, code, self._renewing.renew)
         theirs = await redeeming.check_identity(self._db, grant, pending.issuer, state.user_id)
         if not theirs:
             await redeeming.give_back(self._outbound, server, grant)
             raise Stopped(_NOT_YOURS, page_status=403, reason="somebody_else")
-        if not await self._save(server, pending, grant, state.user_id, request_id):
+        refused = await self._save(server, pending, grant, state.id, By(state.user_id, request_id))
+        if refused:
             await redeeming.give_back(self._outbound, server, grant)
-            raise Stopped(_GONE, page_status=403, reason="gone")
+            raise Stopped(refused, page_status=403, reason="gone")
         return Connected(state.user_id, server_id, server.display_name, pending.return_to)
 
     async def _save(
@@ -190,14 +192,18 @@ class Connecting:
         server: OAuthServer,
         pending: Pending,
         grant: Grant,
-        user_id: UUID,
-        request_id: str,
-    ) -> bool:
-        """False: while the code was redeemed, somebody took the server or the user away."""
+        state_id: UUID,
+        by: By,
+    ) -> str:
+        """Why not: what somebody did while the code was redeemed is newer than what it is for."""
+        user_id = by.actor_id
+        assert user_id is not None
         async with self._db.transaction() as session:
             await policy_state.lock(session)
             if not await still_usable(session, server, user_id):
-                return False
+                return _GONE
+            if not await hold_state(session, state_id):
+                return _DISCONNECTED
             await save_grant(
                 session,
                 self._keys,
@@ -211,8 +217,15 @@ class Connecting:
                 grant=grant,
             )
             told = {"user_id": str(user_id), "issuer": pending.issuer, "scopes": pending.scopes}
-            _record(session, "connect", server.id, By(user_id, request_id), told)
-        return True
+            _record(session, "connect", server.id, by, told)
+        return ""
+
+    async def _renew(self, visit: Visit) -> None:
+        """Before the user leaves: they would come back with another useless token, or never, where
+        our client is not known any more."""
+        server = visit.server
+        renew = self._renewing.renew if visit.client_refused else self._renewing.look
+        await renew(server.id, server.client.client_id)
 
     async def _read(self, ticket: str, cookie: str | None) -> State | None:
         return await read_state(self._db, self._keys, ticket, kind="ticket", cookie=cookie)
@@ -239,7 +252,7 @@ class Connecting:
             client_id=server.client.client_id,
             token_url=server.issuer.token_endpoint,
             redirect_uri=f"{self._place(server.id)}callback",
-            resource=server.resource or canonical(httpx2.URL(server.url)),
+            resource=indicator(server.url, server.resource, sent=server.sends_resource),
             scopes=" ".join(_scopes(visit)),
             verifier=new_verifier(),
             return_to=return_to,

@@ -13,9 +13,10 @@ from uuid import UUID
 
 import httpx2
 
-from chatd import audit, logs
+from chatd import audit
 from chatd.audit import By, Target
-from chatd.core.errors import BadRequest, ChatdError, Conflict
+from chatd.connecting.refusals import client_by_hand, refusal
+from chatd.core.errors import BadRequest, Conflict
 from chatd.core.oauth import CALLBACK_PATH, Client, Discovered
 from chatd.core.tools import JsonObject
 from chatd.oauth.attempts import (
@@ -34,19 +35,12 @@ from chatd.store import oauth_servers, policy_state, servers
 from chatd.store.db import Database, Session
 from chatd.store.oauth_servers import Configured, OAuthServer
 from chatd.store.secrets import KeyRing
+from chatd.store.server_settings import ServerSettings
 from chatd.store.server_views import View
-from chatd.store.servers import ServerSettings
 
 CLIENT_NAME = "chatd"
 DOCUMENT_PATH = "/api/experimental/mcp/servers/{server}/oauth2/client-metadata.json"
-RENEW_EVERY_S = 300
-"""A server's client is not registered anew more often by itself. What an administrator has just
-registered may be: it was refused since."""
-
-_MANUAL_FIELDS = ("oauth2_client_id", "oauth2_auth_url", "oauth2_token_url")
 _LASTING = "offline_access"
-
-log = logs.get("oauth")
 
 
 class Found(NamedTuple):
@@ -87,7 +81,7 @@ class Discovering:
             )
         server_id = UUID(made["id"])
         try:
-            found = await self.find(server_id, settings.url)
+            found = await self.find(server_id, settings.url, expected=settings.oauth2_issuer)
             async with self._db.transaction() as session:
                 await policy_state.bump(session)
                 await oauth_servers.configure(
@@ -107,19 +101,21 @@ class Discovering:
             raise
         return view
 
-    async def find(self, server_id: UUID, url: str, kept: Kept = _nobody) -> Found:
+    async def find(
+        self, server_id: UUID, url: str, kept: Kept = _nobody, *, expected: str = ""
+    ) -> Found:
         """Raises `BadRequest` with every URL that was tried. `kept`: the client that is known there
-        already, if there is one."""
+        already, if there is one. `expected`: the only issuer that counts."""
         found = None
         try:
             http = await self._client(url)
             try:
-                found = await discover(http, url)
+                found = await discover(http, url, expected=expected)
             except DiscoveryFailed as error:
                 return await self._conventional(http, server_id, url, error, kept)
             return Found(found, kept(found) or await self._introduce(http, server_id, found))
         except Attempted as error:
-            raise _refusal(error, server_id, found) from error
+            raise refusal(error, server_id, found) from error
 
     async def _conventional(
         self,
@@ -148,39 +144,31 @@ class Discovering:
             raise BadRequest("This MCP server's auth type is not oauth2.")
 
         def kept(found: Discovered) -> Client | None:
-            stays = server.ready and _same_issuer(server, found) and not register
+            stays = server.ready and same_issuer(server, found) and not register
             if server.ready and server.client.source == "manual" and not stays:
-                raise _by_hand(found)
+                raise client_by_hand(found)
             return server.client if stays else None
 
-        found = await self.find(server_id, server.url, kept)
-        scopes = server.scopes if _same_issuer(server, found.discovered) else ()
-        return await self._apply(server, found, scopes, by)
+        expected = server.expected_issuer
+        found = await self.find(server_id, server.url, kept, expected=expected)
+        return await self.apply(server, found, by)
 
-    async def renew(self, server_id: UUID, client_id: str) -> bool:
-        """Its authorization server does not know this client any more: have another one.
+    async def under_name(self, server_id: UUID, expected: str, scopes: Sequence[str]) -> Configured:
+        """As it will be with another name to expect, or none: at the same issuer its client stays,
+        and its scopes unless there are others. Raises as `find`."""
+        server = await oauth_servers.read_server(self._db, self._keys, server_id)
 
-        False when it cannot be had by itself, or was just had. Raises nothing.
-        """
-        try:
-            server = await oauth_servers.read_server(self._db, self._keys, server_id)
-            if not server.ready or server.client.source != "registered":
-                return False
-            if server.client.client_id != client_id:
-                return True
-            if server.renewed_s is not None and server.renewed_s < RENEW_EVERY_S:
-                return False
-            found = await self.find(server_id, server.url)
-            await self._apply(server, found, server.scopes, By())
-        except (ChatdError, httpx2.HTTPError) as error:
-            reason = type(error).__name__
-            log.warning("a client was not renewed", server=str(server_id), reason=reason)
-            return False
-        return True
+        def kept(found: Discovered) -> Client | None:
+            return server.client if same_issuer(server, found) else None
 
-    async def _apply(
-        self, server: OAuthServer, found: Found, scopes: Sequence[str], by: By
-    ) -> View:
+        found = await self.find(server_id, server.url, kept, expected=expected)
+        stays = same_issuer(server, found.discovered)
+        return configured(found, scopes or (server.scopes if stays else ()))
+
+    async def apply(self, server: OAuthServer, found: Found, by: By) -> View:
+        """Scopes stay as they are configured, unless they were another issuer's. Raises `Conflict`
+        when somebody has changed the server since it was read."""
+        scopes = server.scopes if same_issuer(server, found.discovered) else ()
         async with self._db.transaction() as session:
             await policy_state.bump(session)
             before = await servers.get_server(session, server.id, lock=True)
@@ -258,40 +246,8 @@ async def set_found(
     return await servers.get_server(session, server_id, caller=by)
 
 
-def _same_issuer(server: OAuthServer, discovered: Discovered) -> bool:
+def same_issuer(server: OAuthServer, discovered: Discovered) -> bool:
     """One that was configured by hand may have no name: then by where its tokens come from."""
     if server.issuer.issuer:
         return server.issuer.issuer == discovered.issuer.issuer
     return server.issuer.token_endpoint == discovered.issuer.token_endpoint
-
-
-def _by_hand(found: Discovered) -> BadRequest:
-    return BadRequest(
-        "This MCP server's client was configured by hand.",
-        detail=f"Its authorization server is {shown(found.issuer.issuer)} now. Give {MANUAL} for"
-        " it, or empty them to register a client there.",
-    )
-
-
-def _refusal(error: Attempted, server_id: UUID, found: Discovered | None) -> BadRequest:
-    """A redirect URI that it names stays good: the server may be added with that very id. What was
-    found is told as the fields in which an administrator gives it, beside a client of their own."""
-    return BadRequest(
-        f"OAuth cannot be set up by itself: give {MANUAL}, or a server that publishes its metadata"
-        " (RFC 9728) and registers clients (RFC 7591).",
-        detail=f"{error.detail}\nThe redirect URI holds the server's id: if you add the server by"
-        f' hand, give "id": "{server_id}".',
-        extra={**error.extra, "server_id": str(server_id), "discovered": _as_fields(found)},
-        validations=[
-            {"field": name, "detail": "It could not be discovered."} for name in _MANUAL_FIELDS
-        ],
-    )
-
-
-def _as_fields(found: Discovered | None) -> JsonObject | None:
-    return found and {
-        "oauth2_auth_url": found.issuer.authorization_endpoint,
-        "oauth2_token_url": found.issuer.token_endpoint,
-        "oauth2_revocation_url": found.issuer.revocation_endpoint,
-        "oauth2_scopes": " ".join(found.scopes),
-    }

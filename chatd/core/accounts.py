@@ -23,6 +23,7 @@ _WHY: Mapping[ReauthReason, str] = {
     "unauthorized": "its server does not accept the connection any more",
     "tampered": "the connection cannot be read",
     "refresh_lost": "the connection was lost while it was renewed",
+    "refresh_refused": "its server does not renew the connection",
 }
 
 

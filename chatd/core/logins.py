@@ -50,6 +50,7 @@ class Login:
     rules: ClaimRules = field(default_factory=ClaimRules)
     allow_signup: bool = True
     session_s: float = 86_400.0
+    post_logout_redirect_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,15 @@ ReauthReason = Literal[
     "unauthorized",
     "tampered",
     "refresh_lost",
+    "refresh_refused",
 ]
 """Why a user has to connect again. `expired`: there was nothing to refresh with. `refresh_lost`: a
-process died after the server had rotated the refresh token and before it was saved."""
+process died after the server had rotated the refresh token and before it was saved.
+`refresh_refused`: refused several times, in words that may mean anything."""
+
+DOUBTFUL: tuple[ReauthReason, ...] = ("unauthorized", "refresh_refused")
+"""Reasons that may be a server's failure rather than the token's end: such a token is tried again
+after a while. Every other reason is final."""
 
 CLIENT_REFUSALS = frozenset(
     {"invalid_client", "incorrect_client_credentials", "invalid_client_id", "bad_client_secret"}
@@ -136,6 +142,8 @@ class StoredToken:
     expires_at: datetime | None = field(compare=False)
     """By the clock of the process that has read the row."""
     needs_reauth: ReauthReason | None
+    may_retry: bool = field(default=False, compare=False)
+    """Marked for a reason that need not be final, and it is time to try again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from chatd.core.errors import NotFound
 from chatd.core.oauth import Client, Grant, ReauthReason, StoredToken
 from chatd.core.servers import McpAuth, McpServer, Principal, UserAuth
+from chatd.credentials.reading import readable
 from chatd.credentials.source import Source, refreshed
 from chatd.oauth.errors import Refused
 from chatd.store.oauth_clients import client_of
@@ -14,6 +15,7 @@ class Connection(Source):
     """Bound to the client it was granted to, also when the server is configured with another."""
 
     one_server = True
+    of_user = True
 
     @staticmethod
     def serves(auth: McpAuth) -> bool:
@@ -49,6 +51,14 @@ class Connection(Source):
         if replaceable or ours != (token.issuer, token.client_id):
             return "client_changed"
         return "invalid_grant" if refused.permanent else None
+
+    async def unwanted(self, token: StoredToken) -> ReauthReason:
+        """The server may have another authorization server since. Raises NoToken."""
+        if token.server_id is None:
+            return "unauthorized"
+        server = await readable(read_server(self._kit.db, self._kit.keys, token.server_id))
+        ours = (server.issuer.issuer, server.client.client_id)
+        return "unauthorized" if ours == (token.issuer, token.client_id) else "client_changed"
 
     async def _client(self, token: StoredToken) -> tuple[Client, str] | None:
         if token.server_id is None:

@@ -19,6 +19,14 @@ class Elsewhere(NoToken):
     """Another process is renewing this token."""
 
 
+class Unclear(NoToken):
+    """The authorization server refused to renew it, and it may be for good or not."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__(f"The token could not be renewed: {error}.")
+        self.error = error
+
+
 class NotConnected(NoToken):
     """Only the user can change this, by connecting."""
 

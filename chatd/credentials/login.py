@@ -21,6 +21,7 @@ class Login(Source):
     """The token of the user's login, as it is. Never in the clear, except within this machine."""
 
     ahead_s = AHEAD_S
+    of_user = True
 
     @staticmethod
     def serves(auth: McpAuth) -> bool:

@@ -3,13 +3,14 @@
 import asyncio
 import contextvars
 from dataclasses import replace
+from typing import Literal
 from uuid import UUID
 
-from chatd import audit, logs
+from chatd import audit, logs, telemetry
 from chatd.audit import By, Target
 from chatd.core.errors import ChatdError, Unavailable
 from chatd.core.oauth import Grant, ReauthReason, StoredToken
-from chatd.credentials.failures import Elsewhere, NotConnected, NoToken
+from chatd.credentials.failures import Elsewhere, NotConnected, NoToken, Unclear
 from chatd.credentials.pauses import Pauses
 from chatd.credentials.source import Source
 from chatd.oauth.errors import Refused, Unreachable
@@ -35,6 +36,8 @@ LATE_S = 0.5
 with a refresh token that is spent would end the login."""
 FLEET_PAUSE_S = 2.0
 """Others that have no token to go on with wait for this pause, so it is short."""
+
+Outcome = ReauthReason | Literal["renewed", "unreachable", "refused", "failed", "not_connected"]
 
 log = logs.get("tokens")
 
@@ -104,12 +107,14 @@ class Renewals:
             return lease
         began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self._request_s):
-                grant = await source.ask(server_url, token)
+            with telemetry.TOKEN_REFRESH_SECONDS.time():
+                async with asyncio.timeout(self._request_s):
+                    grant = await source.ask(server_url, token)
         except Refused as refused:
             return await self._refused(source, token, lease, refused)
         except NotConnected as lost:
             await release(self._db, token.id, lease.id, error=lost.reason)
+            _count(lost.reason)
             raise
         except Unreachable as away:
             return await self._kept(token, lease, away.reason)
@@ -119,7 +124,7 @@ class Renewals:
             return await self._kept(token, lease, error.code)
         except Exception as error:
             # A defect of ours must not cost the user more than this attempt.
-            return await self._kept(token, lease, type(error).__name__)
+            return await self._kept(token, lease, type(error).__name__, outcome="failed")
         took = asyncio.get_running_loop().time() - began
         return await self._saved(token, lease, _shortened(grant, took))
 
@@ -174,6 +179,7 @@ class Renewals:
         if saved is None:
             raise NotConnected("not_connected")
         self._pauses.worked(token.id)
+        _count("renewed")
         return saved
 
     async def _refused(
@@ -181,22 +187,35 @@ class Renewals:
     ) -> StoredToken:
         reason = await source.lost(token, refused)
         if reason is None:
-            return await self._kept(token, lease, refused.error)
+            unclear = source.of_user and not refused.client
+            return await self._kept(token, lease, refused.error, outcome="refused", unclear=unclear)
         if reason == "invalid_grant" and lease.left_behind:
             reason = "refresh_lost"
         return await self._lost(token, reason, refused.error)
 
-    async def _kept(self, token: StoredToken, lease: Lease, error: str) -> StoredToken:
+    async def _kept(
+        self,
+        token: StoredToken,
+        lease: Lease,
+        error: str,
+        *,
+        outcome: Outcome = "unreachable",
+        unclear: bool = False,
+    ) -> StoredToken:
         """Nothing is lost by this; it is tried again a little later."""
+        _count(outcome)
         pause_s = self._pauses.failed(token.id, error)
         log.warning("token not renewed", token=str(token.id), error=error)
         await release(
             self._db, token.id, lease.id, error=error, pause_s=min(pause_s, FLEET_PAUSE_S)
         )
+        if unclear:
+            raise Unclear(error)
         raise NoToken(f"The token could not be renewed: {error}.")
 
     async def _lost(self, token: StoredToken, reason: ReauthReason, error: str) -> StoredToken:
         """For good, unless somebody else has a newer one by now."""
+        _count(reason)
         if not await mark(self._db, token, reason, error):
             current = await read_token(self._db, self._keys, token.id)
             if current is not None:
@@ -205,20 +224,26 @@ class Renewals:
 
 
 async def mark(db: Database, token: StoredToken, reason: ReauthReason, error: str) -> bool:
-    """The user has to connect again, and the audit log says why. False: somebody was faster."""
-    if not await mark_reauth(db, token.id, generation=token.generation, reason=reason, error=error):
-        return False
+    """The user has to connect again, and the audit log says why, once for all that it is marked
+    in a row. False: somebody was faster."""
+    times = await mark_reauth(db, token.id, generation=token.generation, reason=reason, error=error)
+    log.warning("token lost", token=str(token.id), reason=reason, error=error, times=times)
+    if times != 1:
+        return times > 0
     told = {
         "server_id": str(token.server_id) if token.server_id else None,
         "user_id": str(token.user_id) if token.user_id else None,
         "reason": reason,
         "error": error,
     }
-    log.warning("token lost", token=str(token.id), reason=reason, error=error)
     async with db.transaction() as session:
         target = Target("oauth_token", token.id)
         audit.record(session, By(), "token_refresh_failed", target, after=told)
     return True
+
+
+def _count(outcome: Outcome) -> None:
+    telemetry.labelled(telemetry.TOKEN_REFRESHES, outcome).inc()
 
 
 def _shortened(grant: Grant, seconds: float) -> Grant:

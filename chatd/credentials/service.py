@@ -9,6 +9,7 @@ from chatd.credentials.failures import NoToken
 from chatd.credentials.source import Kit, Source, Usable, stored
 from chatd.oauth import tokens as endpoint
 from chatd.oauth.errors import Refused
+from chatd.oauth.resource import indicator
 from chatd.store.oauth_servers import OAuthServer, read_server
 from chatd.store.oauth_tokens import read_token_of
 
@@ -34,7 +35,7 @@ class Service(Source):
         ours = (
             configured.client.client_id,
             configured.issuer.token_endpoint,
-            configured.resource,
+            _resource(configured),
             " ".join(configured.scopes),
         )
         theirs = (token.client_id, token.token_url, token.resource, token.scopes)
@@ -45,7 +46,7 @@ class Service(Source):
         if not configured.client.client_id or not configured.issuer.token_endpoint:
             raise NoToken("the server's client is not configured")
         scopes = " ".join(configured.scopes)
-        grant = await self._granted(configured, configured.resource, scopes)
+        grant = await self._granted(configured, _resource(configured), scopes)
         return await stored(
             self._kit,
             grant,
@@ -54,7 +55,7 @@ class Service(Source):
             issuer=configured.issuer.issuer,
             client_id=configured.client.client_id,
             token_url=configured.issuer.token_endpoint,
-            resource=configured.resource,
+            resource=_resource(configured),
             scopes=scopes,
         )
 
@@ -93,3 +94,7 @@ class Service(Source):
             found = await read_server(self._kit.db, self._kit.keys, server.id)
             self._configured[key] = found
         return found
+
+
+def _resource(configured: OAuthServer) -> str:
+    return indicator(configured.url, configured.resource, sent=configured.sends_resource)

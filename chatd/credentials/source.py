@@ -51,6 +51,8 @@ class Source(ABC):
     ahead_s: ClassVar[float] = AHEAD_S
     one_server: ClassVar[bool] = False
     """It is a user's connection to one server: what that server says decides about it."""
+    of_user: ClassVar[bool] = False
+    """Its user can have another one, by connecting or signing in again."""
 
     def __init__(self, kit: Kit, usable: Usable) -> None:
         self._kit = kit
@@ -78,6 +80,10 @@ class Source(ABC):
     async def lost(self, token: StoredToken, refused: Refused) -> ReauthReason | None:
         """What a refusal means for the user; None: nothing is lost."""
         return "invalid_grant" if refused.permanent else None
+
+    async def unwanted(self, token: StoredToken) -> ReauthReason:
+        """Why its server refuses it, when it has refused a new one too or none can be had."""
+        return "unauthorized"
 
     def carries(self, url: str) -> bool:
         """Whether its tokens may go to this URL; outside of the allow-list nothing is sent in the

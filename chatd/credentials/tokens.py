@@ -11,6 +11,7 @@ from uuid import UUID
 from chatd.core.errors import Unavailable
 from chatd.core.oauth import Bearer, Client, StoredToken
 from chatd.core.servers import McpAuth, McpServer, Principal, UserAuth
+from chatd.credentials.doubts import Doubts
 from chatd.credentials.failures import NotConnected, NoToken
 from chatd.credentials.firsts import Firsts
 from chatd.credentials.header import bearer_of
@@ -27,8 +28,6 @@ from chatd.store.db import Database
 from chatd.store.oauth_tokens import read_token, touch, want_scopes
 from chatd.store.secrets import KeyRing
 
-FUTILE_S = 60.0
-"""A server that refused a token which was just renewed is not given newer ones for so long."""
 TOUCH_S = 60.0
 MAX_REMEMBERED = 10_000
 SAFE_S = 2.0
@@ -74,7 +73,7 @@ class TokenService:
         self._sources = tuple(source(kit, self._usable) for source in SOURCES)
         self._firsts = Firsts(self._pauses)
         self._touched: dict[UUID, float] = {}
-        self._futile: dict[tuple[UUID, UUID], float] = {}
+        self._doubts = Doubts(db, keys)
         self._wanted: set[tuple[UUID, str]] = set()
 
     def serves(self, auth: McpAuth) -> bool:
@@ -113,10 +112,10 @@ class TokenService:
             if current is None or current.needs_reauth is not None:
                 return None
             if _sent(bearer, current):
-                if self._is_futile(server, current):
+                if self._doubts.is_futile(server, current.id):
                     await self.refused_again(server, principal, bearer, in_session=in_session)
                     return None
-                final = challenge.error == INVALID and not in_session
+                final = not in_session and _is_final(challenge)
                 current = await self._instead(source, server, current, final=final)
             elif self._age(source, current) == "over":
                 current = await self._usable(source, server, principal)
@@ -131,9 +130,13 @@ class TokenService:
     ) -> StoredToken:
         """The token that follows a refused one; the same when nothing can follow it."""
         if source.renewable(token):
-            return await self._renewed(source, server.url, token)
+            try:
+                return await self._renewed(source, server.url, token)
+            except NoToken as missing:
+                await self._doubts.not_renewed(token, missing)
+                raise
         if final and source.one_server:
-            await mark(self._db, token, "unauthorized", "HTTP 401")
+            await self._doubts.unauthorized(source, token)
         return token
 
     async def refused_again(
@@ -146,11 +149,9 @@ class TokenService:
             current = await self._find(source, server, principal)
             if current is None or self._age(source, current) == "over":
                 return
-            if len(self._futile) >= MAX_REMEMBERED:
-                self._futile.clear()
-            self._futile[server.id, bearer.token_id] = time.monotonic() + FUTILE_S
+            self._doubts.note_futile(server, bearer.token_id)
             if source.one_server and not in_session and _sent(bearer, current):
-                await mark(self._db, current, "unauthorized", "HTTP 401")
+                await self._doubts.unauthorized(source, current)
 
     async def lacks_scope(self, server: McpServer, bearer: Bearer, challenge: Challenge) -> None:
         """After a 403: what to ask for when the user connects the next time."""
@@ -186,8 +187,7 @@ class TokenService:
         token = await self._find(source, server, principal)
         if token is None:
             token = await self._firsts.token(source, server, principal)
-        if token.needs_reauth is not None:
-            raise NotConnected(token.needs_reauth)
+        token = await self._doubts.passed(token)
         age = self._age(source, token)
         if age == "fresh":
             return token
@@ -209,8 +209,9 @@ class TokenService:
                 token = await self._in_time(source, server_url, token)
             except NotConnected:
                 raise
-            except (NoToken, Unavailable):
+            except (NoToken, Unavailable) as missing:
                 if self._age(source, token) == "over":
+                    await self._doubts.not_renewed(token, missing)
                     raise
             if token.needs_reauth is not None:
                 raise NotConnected(token.needs_reauth)
@@ -254,9 +255,6 @@ class TokenService:
             ahead_s=source.ahead_s,
         )
 
-    def _is_futile(self, server: McpServer, token: StoredToken) -> bool:
-        return time.monotonic() < self._futile.get((server.id, token.id), 0.0)
-
     def _source(self, auth: McpAuth) -> Source:
         found = next((source for source in self._sources if source.serves(auth)), None)
         if found is None:
@@ -286,6 +284,11 @@ def _renewed_at(token: StoredToken) -> datetime:
     if token.expires_at is None or token.lifetime_s is None:
         return datetime.min.replace(tzinfo=UTC)
     return token.expires_at - timedelta(seconds=token.lifetime_s)
+
+
+def _is_final(challenge: Challenge) -> bool:
+    """The server says that the token is no good, or where to have another one (RFC 9728, 5.1)."""
+    return challenge.error == INVALID or bool(challenge.resource_metadata)
 
 
 def _sent(bearer: Bearer, token: StoredToken) -> bool:

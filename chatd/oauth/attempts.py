@@ -36,6 +36,7 @@ class Fault(NamedTuple):
 
     found: str
     problem: Problem
+    issuer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Attempt:
     url: str
     found: str
     problem: Problem = ""
+    issuer: str = ""
+    """What metadata names instead of the issuer that was looked for, letter by letter."""
 
 
 class Attempted(BadRequest):

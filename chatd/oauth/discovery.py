@@ -9,10 +9,11 @@ import httpx2
 from chatd.core.errors import NotDialled
 from chatd.core.oauth import Discovered, Issuer
 from chatd.core.release import VERSION
-from chatd.oauth.attempts import MANUAL, Attempt, DiscoveryFailed, Fault, Problem
+from chatd.oauth.attempts import Attempt, DiscoveryFailed, Fault, Problem
 from chatd.oauth.challenge import Challenge, parse_challenge
 from chatd.oauth.documents import LIMITS, MAX_HOPS, Limits, Reader, fault_of, redirects_to
-from chatd.oauth.metadata import conventional, metadata_urls, parse_issuer
+from chatd.oauth.metadata import conventional, exactly, metadata_urls, parse_issuer, same_issuer
+from chatd.oauth.next_steps import failed
 from chatd.oauth.resource import Resource, metadata_urls as resource_urls, parse_resource
 from chatd.oauth.urls import canonical, origin, origin_text, parsed
 
@@ -21,6 +22,8 @@ __all__ = ["Attempt", "DiscoveryFailed", "Limits", "discover", "read_issuer"]
 _NOTHING: frozenset[Problem] = frozenset({"", "open", "missing", "invalid", "redirect"})
 """Findings that say: this server does not publish that. An outage or a refusal says no such thing,
 and must not send us to the rules of 2025-03-26."""
+_UNPUBLISHED: frozenset[Problem] = frozenset({"missing", "invalid", "redirect", "blocked"})
+"""At an issuer's own place. `blocked`: its name is one of a network that we cannot be in."""
 
 _PROBE = {
     "jsonrpc": "2.0",
@@ -53,9 +56,11 @@ async def discover(
     server_url: str,
     *,
     challenge: Challenge | None = None,
+    expected: str = "",
     limits: Limits = LIMITS,
 ) -> Discovered:
-    """`challenge`: of a 401 that was just met; without it the server is asked for one.
+    """`challenge`: of a 401 that was just met; without it the server is asked for one. `expected`:
+    the only issuer that counts, exactly as its metadata names it, wherever that lies.
 
     Raises DiscoveryFailed with everything that was tried. A server without resource metadata is
     read by the rules of 2025-03-26: its own origin is the authorization server, or says which is.
@@ -64,7 +69,7 @@ async def discover(
     url = parsed(server_url)
     if url is None:
         reader.note(server_url, Fault("not an http or https URL without credentials", "invalid"))
-        raise _failed(reader)
+        raise failed(reader.attempts)
     answer = _Answer(challenge or Challenge(), challenge is not None)
     found: Discovered | None = None
     legacy = False
@@ -74,15 +79,16 @@ async def discover(
                 answer = await _probe(reader, url)
             resource = await _resource(reader, url, answer.challenge)
             if resource is not None:
-                found = await _guarded_by(reader, resource)
+                found = await _guarded_by(reader, resource, expected)
             elif reader.problems() <= _NOTHING:
                 legacy = True
-                found = await _at_origin(reader, url)
+                found = await _at_origin(reader, url, expected)
     except TimeoutError:
         reader.ran_out()
     if found is None:
-        last_resort = legacy and answer.asks_for_login and reader.problems() <= _NOTHING
-        raise _failed(reader, conventional(url) if last_resort else None)
+        unnamed = conventional(url) if legacy and answer.asks_for_login else None
+        nothing = reader.problems() <= _NOTHING and unnamed and expected in ("", unnamed.issuer)
+        raise failed(reader.attempts, unnamed if nothing else None)
     scopes = tuple(answer.challenge.scope.split())
     return Discovered(found.resource, scopes or found.scopes, found.issuer)
 
@@ -107,7 +113,7 @@ async def read_issuer(
         reader.ran_out()
         issuer = None
     if issuer is None:
-        raise _failed(reader)
+        raise failed(reader.attempts)
     return issuer
 
 
@@ -175,41 +181,46 @@ async def _resource(reader: Reader, url: httpx2.URL, challenge: Challenge) -> Re
     return None
 
 
-async def _guarded_by(reader: Reader, resource: Resource) -> Discovered | None:
+async def _guarded_by(reader: Reader, resource: Resource, expected: str) -> Discovered | None:
     """By the first of its authorization servers that is of use (RFC 9728, section 7.6)."""
     for name in resource.servers:
-        issuer = await _issuer(reader, name)
+        issuer = await _issuer(reader, name, expected=expected)
         if issuer is not None:
             return Discovered(resource.resource, resource.scopes, issuer)
     return None
 
 
-async def _at_origin(reader: Reader, url: httpx2.URL) -> Discovered | None:
+async def _at_origin(reader: Reader, url: httpx2.URL, expected: str) -> Discovered | None:
     """2025-03-26: metadata at the server's origin, whatever its path.
 
     There the issuer may be anything on that origin. One elsewhere is only a name, as it would be in
-    resource metadata: what counts is what it says at its own place.
+    resource metadata: what counts is what it says at its own place, or that it is expected.
     """
     root = httpx2.URL(origin_text(url))
     for place in metadata_urls(root):
         document = await reader.read(place)
         if document is None:
             continue
-        issuer = parse_issuer(document.value, document.url, asked=None)
+        issuer = parse_issuer(document.value, document.url, asked=None, expected=expected)
         if isinstance(issuer, Fault):
             reader.note(place, issuer)
             continue
-        if origin(httpx2.URL(issuer.issuer)) != origin(url):
-            reader.note(place, Fault("names another host as issuer", ""))
-            found = await _issuer(reader, issuer.issuer)
-        else:
+        if origin(httpx2.URL(issuer.issuer)) == origin(url):
             found = await _dialable(reader, place, issuer)
+        elif expected:
+            found = await _elsewhere(reader, place, issuer)
+        else:
+            fault = Fault("names another host as issuer", "", exactly(issuer.issuer))
+            reader.note(place, fault)
+            found = await _issuer(reader, issuer.issuer)
         if found is not None:
             return Discovered(canonical(url), (), found)
     return None
 
 
-async def _issuer(reader: Reader, name: str, *, requires_pkce: bool = True) -> Issuer | None:
+async def _issuer(
+    reader: Reader, name: str, *, expected: str = "", requires_pkce: bool = True
+) -> Issuer | None:
     url = parsed(name)
     if url is None or url.query or url.fragment:
         reader.note(name, Fault("not the name of an issuer", "issuer"))
@@ -218,12 +229,39 @@ async def _issuer(reader: Reader, name: str, *, requires_pkce: bool = True) -> I
         document = await reader.read(place)
         if document is None:
             continue
-        issuer = parse_issuer(document.value, document.url, asked=name, requires_pkce=requires_pkce)
+        issuer = parse_issuer(
+            document.value,
+            document.url,
+            asked=name,
+            expected=expected,
+            requires_pkce=requires_pkce,
+        )
         if isinstance(issuer, Fault):
             reader.note(place, issuer)
-        elif (dialable := await _dialable(reader, place, issuer)) is not None:
-            return dialable
+            continue
+        away = expected and not same_issuer(expected, name)
+        found = await (_elsewhere if away else _dialable)(reader, place, issuer)
+        if found is not None:
+            return found
     return None
+
+
+async def _elsewhere(reader: Reader, place: str, said: Issuer) -> Issuer | None:
+    """Of an expected issuer, metadata that is not where its name leads. Anybody can claim to be it
+    and have codes sent to themselves: such a document counts only where it lies at the issuer's
+    host, or sends everything there, or the issuer publishes nothing."""
+    host, *sent_to = (
+        origin(httpx2.URL(url))
+        for url in (said.issuer, said.authorization_endpoint, said.token_endpoint)
+    )
+    if host == origin(httpx2.URL(place)) or set(sent_to) == {host}:
+        return await _dialable(reader, place, said)
+    before = len(reader.attempts)
+    own = await _issuer(reader, said.issuer, expected=said.issuer)
+    if own is not None:
+        return own
+    problems = {attempt.problem for attempt in reader.attempts[before:]}
+    return await _dialable(reader, place, said) if problems <= _UNPUBLISHED else None
 
 
 async def _dialable(reader: Reader, place: str, issuer: Issuer) -> Issuer | None:
@@ -241,32 +279,3 @@ async def _dialable(reader: Reader, place: str, issuer: Issuer) -> Issuer | None
                 reader.note(url, fault_of(error))
                 return None
     return issuer
-
-
-_GIVE = f"give {MANUAL}"
-_NEXT_STEPS: dict[Problem, str] = {
-    "blocked": "It leads to an address this deployment may not call. If that network is yours, its "
-    "operator can open it (CHATD_MCP_ALLOWED_CIDRS).",
-    "resource": f"Use the URL that the metadata names as the server's URL, or {_GIVE}.",
-    "pkce": "The authorization server does not announce PKCE with S256, without which no login is "
-    f"safe. Ask its operator to announce it, or if it is known to work {_GIVE}.",
-    "issuer": "The authorization server's metadata is of another issuer. Ask the server's operator "
-    f"to correct it, or {_GIVE}.",
-    "endpoint": f"Ask the authorization server's operator to correct its endpoints, or {_GIVE}.",
-    "unreachable": f"Check the URL and whether the server is up, then try again, or {_GIVE}.",
-    "redirect": "It redirects to another host, which is not followed. If that is the right one, "
-    f"use it in the server's URL, or {_GIVE}.",
-    "open": "The server answered without asking for a login: auth_type none may do. If it does "
-    f"need one, {_GIVE}.",
-}
-"""The most telling problem first."""
-
-
-def _failed(reader: Reader, issuer: Issuer | None = None) -> DiscoveryFailed:
-    problems = reader.problems()
-    step = next(
-        (text for problem, text in _NEXT_STEPS.items() if problem in problems),
-        "The server publishes no metadata of an authorization server. Register an application with "
-        f"its operator and {_GIVE}.",
-    )
-    return DiscoveryFailed(reader.attempts, step, conventional=issuer)

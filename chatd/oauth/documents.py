@@ -47,7 +47,7 @@ class Reader:
         self.attempts: list[Attempt] = []
         self.asking = ""
         """Where the search is, for when it runs out of time."""
-        self._silent: set[tuple[str, str, int]] = set()
+        self._silent: dict[tuple[str, str, int], Problem] = {}
 
     def note(self, url: str | httpx2.URL, fault: Fault) -> None:
         self.attempts.append(Attempt(shown(url), *fault))
@@ -65,8 +65,9 @@ class Reader:
         if url is None:
             self.note(text, Fault("not an http or https URL without credentials", "invalid"))
             return None
-        if origin(url) in self._silent:
-            self.note(url, Fault("not asked: its host could not be reached before", "unreachable"))
+        silent = self._silent.get(origin(url))
+        if silent is not None:
+            self.note(url, Fault("not asked: its host could not be reached before", silent))
             return None
         self.asking = text
         found: Document | Fault
@@ -76,7 +77,7 @@ class Reader:
         except (httpx2.HTTPError, httpx2.InvalidURL, NotDialled, TimeoutError) as error:
             found = fault_of(error)
             if isinstance(error, TimeoutError | httpx2.TimeoutException | httpx2.ConnectError):
-                self._silent.add(origin(url))
+                self._silent[origin(url)] = found.problem
         if isinstance(found, Fault):
             self.note(url, found)
             return None

@@ -27,7 +27,9 @@ class Refused(ChatdError):
     """The authorization server refused.
 
     `permanent`: this grant is lost, its user has to connect again. `client`: it is the client that
-    is refused, so registering again may help, and connecting again does not.
+    is refused, so registering again may help, and connecting again does not. Neither: it may be
+    for good or not. Authorization servers say `invalid_request` of a dead refresh token (league's
+    oauth2-server, Authlib and better-auth did), and of a fault that is mended in an hour.
     """
 
     code = "oauth_refused"

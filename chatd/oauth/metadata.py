@@ -52,16 +52,23 @@ def same_issuer(said: str, asked: str) -> bool:
 
 
 def parse_issuer(
-    value: JsonObject, at: httpx2.URL, *, asked: str | None, requires_pkce: bool = True
+    value: JsonObject,
+    at: httpx2.URL,
+    *,
+    asked: str | None,
+    expected: str = "",
+    requires_pkce: bool = True,
 ) -> Issuer | Fault:
-    """`asked` None: whoever it says it is, the caller looks. Found over https, every endpoint has
-    to be https; over http (which the guard lets pass only in networks of the allow-list) it may be
-    http as well."""
+    """`asked` None: whoever it says it is, the caller looks. `expected`: the only one it may say it
+    is, whoever was asked for. Found over https, every endpoint has to be https; over http (which
+    the guard lets pass only in networks of the allow-list) it may be http as well."""
     issuer = value.get("issuer")
     if not isinstance(issuer, str) or parsed(issuer) is None:
         return Fault("names no issuer", "invalid")
-    if asked is not None and not same_issuer(issuer, asked):
-        return Fault(f"its issuer is {shown(issuer)}, not {shown(asked)}", "issuer")
+    if expected and issuer != expected:
+        return _another(issuer, expected)
+    if not expected and asked is not None and not same_issuer(issuer, asked):
+        return _another(issuer, asked)
     for name, needed in _STRICT.items():
         fault = _endpoint_fault(value, name, at, needed=needed)
         if fault is not None:
@@ -70,6 +77,15 @@ def parse_issuer(
     if requires_pkce and not (isinstance(methods, list) and "S256" in methods):
         return Fault("does not announce PKCE with S256", "pkce")
     return _issuer(value, issuer, at)
+
+
+def _another(issuer: str, wanted: str) -> Fault:
+    return Fault(f"its issuer is {shown(issuer)}, not {shown(wanted)}", "issuer", exactly(issuer))
+
+
+def exactly(issuer: str) -> str:
+    """A name that may be told letter by letter; empty: it may not."""
+    return issuer if issuer == shown(issuer) else ""
 
 
 _STRICT = {"authorization_endpoint": True, "token_endpoint": True, "registration_endpoint": False}

@@ -7,7 +7,7 @@ import httpx2
 from chatd.core.tools import JsonObject
 from chatd.oauth.attempts import Fault, shown
 from chatd.oauth.challenge import scopes_of
-from chatd.oauth.urls import covers, path_of, well_known
+from chatd.oauth.urls import canonical, covers, path_of, well_known
 
 MAX_SERVERS = 5
 _NAME = "oauth-protected-resource"
@@ -20,6 +20,12 @@ class Resource:
     servers: tuple[str, ...]
     """Issuers, in its order; at least one."""
     scopes: tuple[str, ...]
+
+
+def indicator(server_url: str, named: str, *, sent: bool) -> str:
+    """RFC 8707's `resource` for a server: `named`, else its canonical URL; "" where none is sent,
+    since some authorization servers refuse it."""
+    return (named or canonical(httpx2.URL(server_url))) if sent else ""
 
 
 def metadata_urls(server_url: httpx2.URL, named: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ differ. `within_s` bounds the whole request.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import httpx2
@@ -29,6 +29,8 @@ _BEARER = frozenset({"", "bearer", "bot", "user"})
 _PROVEN = frozenset({"dpop", "mac", "pop", "hok", "n_a"})
 _SCHEME = re.compile(r"[A-Za-z0-9_-]{0,40}")
 _SECRET_FIELDS = ("code", "code_verifier", "refresh_token", "subject_token")
+_TOKENS = ("access_token", "refresh_token", "id_token")
+_REFUSALS = frozenset({400, 401})
 _TRANSIENT = frozenset({"server_error", "temporarily_unavailable"})
 """Error codes by which a server says that it is not itself."""
 
@@ -130,35 +132,44 @@ async def _ask(
     filled = {name: value for name, value in {**form, **proof.form}.items() if value}
     answer = await post(http, token_url, filled, headers=proof.headers, within_s=within_s)
     secrets = [filled[name] for name in _SECRET_FIELDS if name in filled]
-    return _grant(_members(answer, [*secrets, *secrets_of(client, proof)]))
+    secrets += secrets_of(client, proof)
+    return _grant(_members(answer, secrets), secrets)
 
 
 def _members(answer: Answer, secrets: list[str]) -> Mapping[str, Any]:
     """Those of a success (RFC 6749, section 5.1); an `error` is one whatever the status."""
     members = answer.members()
     if members is None:
-        raise Unreachable(f"HTTP {answer.status} without JSON")
+        raise _unexplained(answer.status, "without JSON")
     error = members.get("error")
     if isinstance(error, str) and error:
         if error in _TRANSIENT:
             raise Unreachable(error)
         raise Refused.saying(error, secrets)
     if answer.status not in (200, 201):
-        raise Unreachable(f"HTTP {answer.status} without an error code")
+        raise _unexplained(answer.status, "without an error code")
     return members
 
 
-def _grant(members: Mapping[str, Any]) -> Grant:
+def _unexplained(status: int, how: str) -> Refused | Unreachable:
+    """The statuses of section 5.2 are a refusal, whatever is with them; of others nobody knows who
+    has answered."""
+    said = f"HTTP {status} {how}"
+    return Refused(said) if status in _REFUSALS else Unreachable(said)
+
+
+def _grant(members: Mapping[str, Any], secrets: Sequence[str]) -> Grant:
     user = members.get("authed_user")
     if "access_token" not in members and isinstance(user, dict):
         # Slack's place for the token of a user who installs no bot.
         members = cast(Mapping[str, Any], user)
+    tokens = [members[name] for name in _TOKENS if isinstance(members.get(name), str)]
     return Grant(
         access_token=_access_token(members.get("access_token")),
         token_type=_token_type(members.get("token_type")),
         expires_in_s=_lifetime(members.get("expires_in")),
         refresh_token=_secret(members.get("refresh_token")),
-        scope=_scope(members.get("scope")),
+        scope=_scope(members.get("scope"), [*secrets, *tokens]),
         id_token=_secret(members.get("id_token")),
     )
 
@@ -201,9 +212,11 @@ def _secret(value: object) -> SecretStr | None:
     return SecretStr(value) if isinstance(value, str) and value else None
 
 
-def _scope(value: object) -> str | None:
+def _scope(value: object, secrets: Sequence[str]) -> str | None:
     """Some servers send a list where a string with spaces belongs (section 3.3). What is no scope
-    token is left out: a database can hold no NUL, and the grant must not be lost for it."""
-    if isinstance(value, str):
-        return " ".join(scopes_of(value.split()))
-    return " ".join(scopes_of(cast(object, value))) if isinstance(value, list) else None
+    token is left out: a database can hold no NUL, and the grant must not be lost for it. So is a
+    secret, as scopes are stored and shown in the clear."""
+    words = value.split() if isinstance(value, str) else value
+    if not isinstance(words, list):
+        return None
+    return " ".join(word for word in scopes_of(cast(object, words)) if word not in secrets)

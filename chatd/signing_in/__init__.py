@@ -2,6 +2,7 @@
 
 from chatd.signing_in.flow import (
     LIFETIME_S,
+    LOGIN_PATH,
     Begun,
     SignedInNow,
     SignInFailed,
@@ -11,6 +12,7 @@ from chatd.signing_in.service import SigningIn
 
 __all__ = [
     "LIFETIME_S",
+    "LOGIN_PATH",
     "Begun",
     "SignInFailed",
     "SignedInNow",

@@ -15,7 +15,7 @@ from chatd.store.db import Database
 from chatd.store.logins import Entered, enter
 from chatd.store.oauth_tokens import read_token_of, save_grant
 from chatd.store.secrets import KeyRing, Tampered, UnknownKey
-from chatd.store.sessions import NewSession, create_session
+from chatd.store.sessions import NewSession, create_session, keep_id_token
 from chatd.store.user_links import UserLink, find_link
 
 ATTEMPTS = 3
@@ -81,6 +81,8 @@ class Admission:
                 grant=grant,
             )
             made = await create_session(session, user.id, seconds=self._login.session_s)
+            if grant.id_token is not None:
+                await keep_id_token(session, self._keys, made.id, grant.id_token)
             by = By(user.id, visit.request_id)
             for action, target, before, after in _notes(entered, made, visit):
                 audit.record(session, by, action, target, before=before, after=after)

@@ -10,7 +10,8 @@ from chatd.core.errors import ChatdError
 from chatd.store.sessions import NewSession
 
 LIFETIME_S = 600
-CALLBACK_PATH = "/api/experimental/login/callback"
+LOGIN_PATH = "/api/experimental/login"
+CALLBACK_PATH = LOGIN_PATH + "/callback"
 """Frozen: providers keep it as the redirect URI."""
 
 

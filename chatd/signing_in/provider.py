@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import httpx2
+from pydantic import SecretStr
 
 from chatd import logs
 from chatd.core.logins import Login, lacks
@@ -21,6 +22,8 @@ from chatd.signing_in.flow import Pending, SignInFailed
 
 FRESH_S = 3600.0
 AGAIN_S = 60.0
+MAX_HINT = 4096
+"""Longer ID tokens make URLs that servers refuse; without one the user is asked."""
 _AWAY = "The sign-in service cannot be reached. Try again later."
 _FAILED = "The sign-in could not be completed. Start again; if that fails too, ask your operator."
 
@@ -76,8 +79,9 @@ class Provider:
             reason = "no connection"
         raise SignInFailed(_FAILED, page_status=502, reason=reason)
 
-    async def logout_url(self) -> str:
-        """Where a browser also signs out of the provider; empty when that is nowhere."""
+    async def logout_url(self, id_token: SecretStr | None) -> str:
+        """Where a browser also signs out of the provider; empty when that is nowhere (OpenID
+        Connect RP-Initiated Logout 1.0). With the login's ID token it need not ask the user."""
         try:
             issuer = await self.issuer()
         except SignInFailed:
@@ -85,8 +89,14 @@ class Provider:
         parts = urlsplit(issuer.end_session_endpoint)
         if not parts.netloc:
             return ""
-        own = [pair for pair in parse_qsl(parts.query) if pair[0] != "client_id"]
-        query = urlencode([*own, ("client_id", self._login.client.client_id)])
+        hint = id_token.get_secret_value() if id_token is not None else ""
+        ours = {
+            "client_id": self._login.client.client_id,
+            "id_token_hint": hint if len(hint) <= MAX_HINT else "",
+            "post_logout_redirect_uri": self._login.post_logout_redirect_uri,
+        }
+        own = [pair for pair in parse_qsl(parts.query) if pair[0] not in ours]
+        query = urlencode([*own, *((name, value) for name, value in ours.items() if value)])
         return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
 
     async def _redeemed(

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +29,12 @@ from chatd.signing_in.provider import Provider
 from chatd.store.db import Database
 from chatd.store.oauth_states import create_state, new_secret, use_state
 from chatd.store.secrets import KeyRing, Tampered, UnknownKey
-from chatd.store.sessions import authenticate_session, end_session
+from chatd.store.sessions import (
+    authenticate_session,
+    end_session,
+    find_reused,
+    read_id_token,
+)
 
 _OVER = "This sign-in was not begun in this browser, or it is over. Start again."
 
@@ -108,21 +114,44 @@ class SigningIn:
             request_id=request_id,
         )
         session = await self._admission.admit(visit)
-        return SignedInNow(session, pending.return_to, await self._ended(former))
+        ended = await self._end_former(former, request_id) if former else None
+        return SignedInNow(session, pending.return_to, ended)
 
     async def sign_out(self, session_id: UUID, by: By) -> str:
         """The session ends. Answers where the browser signs out of the provider too, or nothing."""
-        if await end_session(self._db, session_id):
-            async with self._db.transaction() as session:
-                told = {"user_id": str(by.actor_id)}
+        told = {"user_id": str(by.actor_id)}
+        async with self._db.transaction() as session:
+            if await end_session(session, session_id):
                 audit.record(session, by, "sign_out", Target("session", session_id), before=told)
-        return await self._provider.logout_url() if self._login is not None else ""
+        if self._login is None:
+            return ""
+        id_token = None
+        with suppress(Tampered, UnknownKey):
+            id_token = await read_id_token(self._db, self._keys, session_id)
+        return await self._provider.logout_url(id_token)
 
-    async def _ended(self, former: str) -> UUID | None:
-        before = await authenticate_session(self._db, former) if former else None
-        if before is None:
+    async def end_reused(self, token: str, request_id: str) -> UUID | None:
+        """End the session that this token, which lets nobody in any more, was one of: somebody
+        holds a copy. Answers whose it was; None: there is no such session, or it is over."""
+        reused = await find_reused(self._db, token)
+        if reused is None:
             return None
-        await end_session(self._db, before.session_id)
+        target, told = Target("session", reused.session_id), {"user_id": str(reused.user_id)}
+        async with self._db.transaction() as session:
+            if not await end_session(session, reused.session_id):
+                return None
+            # Whoever it was: nobody is known to have done it.
+            by = By(request_id=request_id)
+            audit.record(session, by, "session_reuse", target, before=told)
+        log.warning("a former token of a session was shown: it is over", user=str(reused.user_id))
+        return reused.user_id
+
+    async def _end_former(self, token: str, request_id: str) -> UUID | None:
+        before = await authenticate_session(self._db, token)
+        if before is None:
+            return await self.end_reused(token, request_id)
+        async with self._db.transaction() as session:
+            await end_session(session, before.session_id)
         return before.actor.user_id
 
     async def _pending(self, state: str, cookie: str) -> Pending:

@@ -28,15 +28,16 @@ LIMIT 100
 """
 """A server may have refused a connection that looks well: only another one is an answer."""
 
-_POINTLESS = """
+_POINTLESS = f"""
 SELECT i.id, i.chat_id FROM open_items i
     LEFT JOIN mcp_server_configs s ON s.id = CAST(i.data->>'server_id' AS uuid) AND s.enabled
         AND s.auth_type IN ('oauth2', 'user_oidc')
+        AND {hot.MAY_USE.format(user="i.owner_id")}
 WHERE i.state = 'open' AND i.kind = 'auth' AND s.id IS NULL LIMIT 100
 """
 
 _ACCOUNT = f"""
-SELECT {hot.NEEDS_REAUTH} AS needs_reauth, o.wanted_scopes <> '' AS wants_more
+SELECT {hot.NEEDS_REAUTH} AS needs_reauth, o.scopes, o.wanted_scopes
 FROM oauth_tokens o WHERE o.id = $1
 """
 
@@ -47,6 +48,7 @@ class Account:
 
     needs_reauth: str | None
     wants_more: bool
+    missing_scopes: tuple[str, ...]
 
 
 async def find_connected(db: Database, user_id: UUID | None = None) -> Sequence[tuple[UUID, UUID]]:
@@ -55,7 +57,8 @@ async def find_connected(db: Database, user_id: UUID | None = None) -> Sequence[
 
 
 async def find_pointless(db: Database) -> Sequence[tuple[UUID, UUID]]:
-    """Items whose server is gone, or wants no account any more; with their chats."""
+    """Items whose server is gone, or not their owner's to use any more, or wants no account; with
+    their chats."""
     return [(row["id"], row["chat_id"]) for row in await db.fetch(_POINTLESS)]
 
 
@@ -74,4 +77,8 @@ async def answer_connected(db: Database, item_id: UUID, chat_id: UUID) -> int | 
 async def read_account(db: Database, connection_id: UUID | None) -> Account | None:
     """What has become of a connection; None: it is gone, or was never made."""
     row = await db.fetch_one(_ACCOUNT, connection_id)
-    return Account(row["needs_reauth"], row["wants_more"]) if row is not None else None
+    if row is None:
+        return None
+    granted, wanted = row["scopes"].split(), row["wanted_scopes"].split()
+    missing = tuple(scope for scope in wanted if scope not in granted)
+    return Account(row["needs_reauth"], bool(wanted), missing)

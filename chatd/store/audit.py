@@ -66,8 +66,9 @@ async def note_approval(
 
 
 async def unseal(connection: AsyncConnection) -> None:
-    """Until the end of this transaction lines may be changed and removed.
+    """Until the end of this transaction lines may be changed and removed; those of the connection
+    log only removed.
 
-    For their retention and for erasing a person, nothing else: the log is append-only.
+    For their retention and for erasing a person, nothing else: both logs are append-only.
     """
     await connection.execute(_UNSEAL)

@@ -41,6 +41,7 @@ SECRET_COLUMNS: tuple[SecretColumn, ...] = (
     SecretColumn("oauth_tokens", "refresh_token"),
     SecretColumn("oauth_clients", "secret"),
     SecretColumn("oauth_states", "data"),
+    SecretColumn("sessions", "id_token"),
 )
 """Every one there is."""
 

@@ -26,7 +26,7 @@ _COLUMNS = """
     s.oauth2_client_secret, s.oauth2_client_secret_key_id, s.oauth2_auth_url, s.oauth2_token_url,
     s.oauth2_revocation_url, s.oauth2_scopes, s.oauth2_issuer, s.oauth2_resource,
     s.oauth2_auth_method, s.oauth2_client_source, s.oauth2_registration_url, s.oauth2_sends_issuer,
-    s.oauth2_client_key_id,
+    s.oauth2_client_key_id, s.oauth2_issuer_set, s.oauth2_send_resource,
     CASE WHEN s.updated_by IS NULL
         THEN extract(epoch FROM clock_timestamp() - s.discovered_at)::float8 END AS renewed_s
 """
@@ -40,7 +40,8 @@ SELECT {_COLUMNS}, u.username, coalesce(t.wanted_scopes, '') AS wanted_scopes,
     s.enabled AND NOT u.suspended AND {hot.MAY_USE.format(user="u.id")} AS usable,
     EXISTS (SELECT 1 FROM oauth_tokens r WHERE r.server_id = s.id
         AND r.client_id = s.oauth2_client_id
-        AND r.last_error IN ({_REFUSALS})) AS client_refused
+        AND r.last_error IN ({_REFUSALS})) AS client_refused,
+    t.id IS NOT NULL AS connects_again
 FROM mcp_server_configs s CROSS JOIN users u
     LEFT JOIN oauth_tokens t ON t.server_id = s.id AND t.user_id = u.id
 WHERE s.id = $1 AND u.id = $2
@@ -63,14 +64,12 @@ FORGET_OWN = text(
 )
 
 OUTDATE = text(
-    """UPDATE oauth_tokens SET needs_reauth = 'client_changed', generation = generation + 1
-    WHERE server_id = :server AND needs_reauth IS NULL"""
+    f"""UPDATE oauth_tokens o SET needs_reauth = 'client_changed', generation = generation + 1
+    WHERE server_id = :server AND {hot.UNDECIDED}"""
 )
 
-END_FLOWS = text(
-    """UPDATE oauth_states SET used_at = clock_timestamp()
-    WHERE server_id = :server AND used_at IS NULL"""
-)
+END_FLOWS = text("DELETE FROM oauth_states WHERE server_id = :server")
+"""Used ones too: see `oauth_states.END`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +86,9 @@ class OAuthServer:
     issuer: Issuer
     client: Client
     resource: str
+    """As discovered or set; empty: its canonical URL."""
+    sends_resource: bool
+    issuer_set: bool
     scopes: tuple[str, ...]
     renewed_s: float | None
     """How long ago it was given another client by itself; None: the last change was somebody's."""
@@ -94,6 +96,11 @@ class OAuthServer:
     @property
     def ready(self) -> bool:
         return self.auth_type == "oauth2" and bool(self.client.client_id)
+
+    @property
+    def expected_issuer(self) -> str:
+        """The only one that discovery may find; empty: any."""
+        return self.issuer.issuer if self.issuer_set else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,8 @@ class Visit:
     """What the server has asked for beyond what it was granted."""
     client_refused: bool
     """Its authorization server did not know our client the last time a token was renewed."""
+    connects_again: bool
+    """The user has been connected: whoever comes again has found that it does not do any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +143,9 @@ async def read_visit(db: Database, keys: KeyRing, server_id: UUID, user_id: UUID
         raise NotFound
     wanted = tuple(row["wanted_scopes"].split())
     server = _server(row, keys)
-    return Visit(server, row["username"], row["usable"], wanted, row["client_refused"])
+    return Visit(
+        server, row["username"], row["usable"], wanted, row["client_refused"], row["connects_again"]
+    )
 
 
 async def still_usable(session: AsyncSession, server: OAuthServer, user_id: UUID) -> bool:
@@ -181,7 +192,7 @@ async def configure(
     row.oauth2_auth_method = client.auth_method
     row.oauth2_client_source = client.source
     row.oauth2_client_key_id = client.key_id
-    row.oauth2_resource = found.resource
+    row.oauth2_resource = row.oauth2_resource if row.oauth2_resource_set else found.resource
     row.oauth2_scopes = " ".join(found.scopes)
     _seal(row, keys, client.secret)
     row.discovered_at = cast(Any, func.clock_timestamp())
@@ -279,6 +290,8 @@ def _server(row: Any, keys: KeyRing) -> OAuthServer:
             source=cast(ClientSource, row["oauth2_client_source"] or "manual"),
         ),
         resource=row["oauth2_resource"],
+        sends_resource=row["oauth2_send_resource"],
+        issuer_set=row["oauth2_issuer_set"],
         scopes=tuple(row["oauth2_scopes"].split()),
         renewed_s=row["renewed_s"],
     )

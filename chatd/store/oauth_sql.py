@@ -2,13 +2,16 @@
 
 from sqlalchemy import text
 
+from chatd.store import hot
+
 MAX_STEP_UPS = 3
 
-_COLUMNS = """id, server_id, user_id, issuer, client_id, token_url, resource, scopes, token_type,
+_COLUMNS = f"""id, server_id, user_id, issuer, client_id, token_url, resource, scopes, token_type,
     access_token, access_token_key_id, refresh_token, refresh_token_key_id, generation,
-    lifetime_seconds, expires_at - clock_timestamp() AS ends_in, needs_reauth"""
+    lifetime_seconds, expires_at - clock_timestamp() AS ends_in, needs_reauth,
+    {hot.MAY_RETRY} AS may_retry"""
 
-READ = f"SELECT {_COLUMNS} FROM oauth_tokens WHERE id = $1"
+READ = f"SELECT {_COLUMNS} FROM oauth_tokens o WHERE id = $1"
 
 _WHOSE = {
     (True, True): "server_id = {server} AND user_id = {user}",
@@ -18,11 +21,11 @@ _WHOSE = {
 """By whether there is a server and a user: `IS NOT DISTINCT FROM` would find them by no index."""
 
 READ_OF = {
-    given: f"SELECT {_COLUMNS} FROM oauth_tokens WHERE {whose.format(server='$1', user='$2')}"
+    given: f"SELECT {_COLUMNS} FROM oauth_tokens o WHERE {whose.format(server='$1', user='$2')}"
     for given, whose in _WHOSE.items()
 }
 
-TOKENS_OF = f"SELECT {_COLUMNS} FROM oauth_tokens WHERE user_id = $1 ORDER BY created_at, id"
+TOKENS_OF = f"SELECT {_COLUMNS} FROM oauth_tokens o WHERE user_id = $1 ORDER BY created_at, id"
 
 DELETE_OF = text("DELETE FROM oauth_tokens WHERE user_id = :user")
 
@@ -42,7 +45,8 @@ SAVE_GRANT = text(
         refresh_token_key_id = excluded.refresh_token_key_id,
         lifetime_seconds = excluded.lifetime_seconds, expires_at = excluded.expires_at,
         generation = 1, refreshing_until = NULL, refresher = NULL, left_behind = false,
-        attempted_at = NULL, needs_reauth = NULL, last_error = '', wanted_scopes = '',
+        attempted_at = NULL, needs_reauth = NULL, last_error = '', refusals = 0, retries = 0,
+        retry_at = NULL, wanted_scopes = '',
         step_ups = CASE WHEN t.wanted_scopes = '' THEN 0 ELSE t.step_ups END,
         created_at = excluded.created_at, refreshed_at = excluded.refreshed_at, used_at = NULL"""
 )
@@ -63,14 +67,14 @@ FROM seen WHERE t.id = seen.id RETURNING t.left_behind
 """
 
 SAVE_REFRESH = f"""
-UPDATE oauth_tokens SET generation = generation + 1, access_token = $4, access_token_key_id = $5,
+UPDATE oauth_tokens o SET generation = generation + 1, access_token = $4, access_token_key_id = $5,
     refresh_token = coalesce($6, refresh_token),
     refresh_token_key_id = CASE WHEN $6::bytea IS NULL THEN refresh_token_key_id ELSE $7 END,
     token_type = $8, scopes = coalesce($9, scopes), lifetime_seconds = $10,
     expires_at = clock_timestamp() + make_interval(secs => $10),
     refreshing_until = CASE WHEN refresher = $3 THEN NULL ELSE refreshing_until END,
     refresher = nullif(refresher, $3), left_behind = false, last_error = '',
-    refreshed_at = clock_timestamp()
+    refusals = 0, refreshed_at = clock_timestamp()
 WHERE id = $1 AND generation = $2 AND needs_reauth IS NULL
 RETURNING {_COLUMNS}
 """
@@ -83,12 +87,33 @@ UPDATE oauth_tokens SET refresher = NULL, last_error = $3,
 WHERE id = $1 AND refresher = $2
 """
 
+_IN_A_ROW = """CASE WHEN retry_at > clock_timestamp() - interval '1 hour' THEN retries ELSE 0 END"""
+"""Marked again within an hour of the last try: that try failed."""
+
 MARK = text(
-    """UPDATE oauth_tokens SET needs_reauth = :reason, last_error = :error, refresher = NULL,
-        refreshing_until = NULL
+    f"""UPDATE oauth_tokens SET needs_reauth = :reason, last_error = :error, refresher = NULL,
+        refreshing_until = NULL, retries = CASE WHEN :doubtful THEN {_IN_A_ROW} + 1 ELSE 0 END,
+        retry_at = CASE WHEN :doubtful THEN clock_timestamp()
+            + interval '1 minute' * least(power(2, least({_IN_A_ROW}, 6)), 60) END
     WHERE id = :id AND needs_reauth IS NULL AND generation = coalesce(:generation, generation)
-    RETURNING id"""
+    RETURNING greatest(retries, 1) AS times"""
 )
+
+TRY_AGAIN = f"""
+UPDATE oauth_tokens o SET needs_reauth = NULL
+WHERE id = $1 AND generation = $2 AND {hot.MAY_RETRY}
+RETURNING {_COLUMNS}
+"""
+"""`last_error` stays: what was wrong is not known to be over."""
+
+COUNT_REFUSAL = """
+UPDATE oauth_tokens SET refusals = refusals + 1,
+    retry_at = clock_timestamp() + interval '2 minutes'
+WHERE id = $1 AND generation = $2 AND needs_reauth IS NULL
+    AND coalesce(retry_at <= clock_timestamp(), true)
+RETURNING refusals
+"""
+"""At most one in two minutes, so that a moment of nonsense is never several."""
 
 WANT_SCOPES = f"""
 UPDATE oauth_tokens SET step_ups = step_ups + 1, wanted_scopes = (

@@ -8,6 +8,10 @@ from datetime import datetime
 from typing import Any, Literal, cast
 from uuid import UUID
 
+from sqlalchemy import text
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from chatd.core.errors import NotFound
 from chatd.core.tools import JsonObject
 from chatd.store.db import Database, dump, load
 from chatd.store.ids import new_id
@@ -23,9 +27,11 @@ _RANDOM_BYTES = 32
 _COLUMNS = "id, user_id, server_id, data, data_key_id, created_at, expires_at"
 
 CREATE = """
+WITH before AS (SELECT id FROM oauth_states WHERE id = $10 FOR KEY SHARE)
 INSERT INTO oauth_states (id, kind, secret_sha256, cookie_sha256, user_id, server_id, data,
     data_key_id, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + make_interval(secs => $9))
+SELECT $1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + make_interval(secs => $9)
+WHERE $10::uuid IS NULL OR EXISTS (SELECT 1 FROM before)
 RETURNING expires_at
 """
 
@@ -45,11 +51,13 @@ RETURNING id
 """
 
 END = """
-UPDATE oauth_states SET used_at = clock_timestamp()
-WHERE used_at IS NULL AND ($1::uuid IS NULL OR server_id = $1)
-    AND ($2::uuid IS NULL OR user_id = $2)
+DELETE FROM oauth_states
+WHERE ($1::uuid IS NULL OR server_id = $1) AND ($2::uuid IS NULL OR user_id = $2)
 RETURNING id
 """
+"""Those that were used as well: one whose code is being redeemed just now must not connect."""
+
+HOLD = text("SELECT 1 FROM oauth_states WHERE id = :id FOR KEY SHARE")
 
 FORGET = f"""
 DELETE FROM oauth_states WHERE id IN (
@@ -90,8 +98,10 @@ async def create_state(
     user_id: UUID | None = None,
     server_id: UUID | None = None,
     cookie: str | None = None,
+    after: UUID | None = None,
 ) -> NewState:
-    """`cookie`: of the browser it belongs to; None for one that is bound later, or is not."""
+    """`cookie`: of the browser it belongs to; None for one that is bound later, or is not. `after`:
+    the one that it goes on from. Raises `NotFound` where `end_states` has ended that meanwhile."""
     state_id, secret = new_id(), new_secret()
     ciphertext, key_id = keys.encrypt(dump(data), table=TABLE, column="data", row_id=state_id)
     row = await db.fetch_one(
@@ -105,8 +115,10 @@ async def create_state(
         ciphertext,
         key_id,
         seconds,
+        after,
     )
-    assert row is not None, "it was inserted"
+    if row is None:
+        raise NotFound("This was ended meanwhile. Start again from where you got the link.")
     return NewState(secret, row["expires_at"])
 
 
@@ -133,10 +145,23 @@ async def use_state(
 async def end_states(
     db: Database, *, server_id: UUID | None = None, user_id: UUID | None = None
 ) -> int:
-    """No flow of this server or user, or of both, comes to its end any more."""
+    """No flow of this server or user, or of both, comes to its end any more.
+
+    Where it waits for `hold_state` what that held has been saved when this returns.
+    """
     if server_id is None and user_id is None:
         raise ValueError("whose flows?")
-    return len(await db.fetch(END, server_id, user_id))
+    ended = 0
+    # Again, since one that went on from another meanwhile was made after the statement began.
+    while gone := len(await db.fetch(END, server_id, user_id)):
+        ended += gone
+    return ended
+
+
+async def hold_state(session: AsyncSession, state_id: UUID) -> bool:
+    """Nobody ends this flow before the transaction does. False: it was ended, used as it is."""
+    connection = await session.connection()
+    return (await connection.execute(HOLD, {"id": state_id})).first() is not None
 
 
 async def forget_states(db: Database) -> int:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chatd import logs
-from chatd.core.oauth import Grant, ReauthReason, StoredToken
+from chatd.core.oauth import DOUBTFUL, Grant, ReauthReason, StoredToken
 from chatd.store import oauth_sql, policy_state
 from chatd.store.db import Database
 from chatd.store.ids import new_id
@@ -136,19 +136,36 @@ async def release(
 
 async def mark_reauth(
     db: Database, token_id: UUID, *, generation: int | None, reason: ReauthReason, error: str = ""
-) -> bool:
-    """Its user has to connect again. False when it is of another generation by now, or marked.
+) -> int:
+    """Its user has to connect again; how often in a row it was marked, 1 where that is final.
 
-    `generation` None: whichever it is, for one that cannot be read. Nothing is deleted.
+    0 when it is of another generation by now, or marked. `generation` None: whichever it is, for
+    one that cannot be read. Nothing is deleted.
     """
     values = {"id": token_id, "generation": generation, "reason": reason, "error": error}
+    values["doubtful"] = reason in DOUBTFUL
     async with db.transaction() as session:
         await policy_state.lock(session)
         connection = await session.connection()
-        marked = bool((await connection.execute(oauth_sql.MARK, values)).all())
-        if marked:
+        times = (await connection.execute(oauth_sql.MARK, values)).scalar_one_or_none()
+        if times is not None:
             await policy_state.bump(session)
-    return marked
+    return times or 0
+
+
+async def try_again(db: Database, keys: KeyRing, token: StoredToken) -> StoredToken | None:
+    """Not marked any more, until it is refused once more. None: overtaken, or it is too soon."""
+    row = await db.fetch_one(oauth_sql.TRY_AGAIN, token.id, token.generation)
+    return _token(row, keys) if row is not None else None
+
+
+async def count_refusal(db: Database, token: StoredToken) -> int:
+    """A refresh was refused without a word on whether that is for good: the how many-th in a row.
+
+    0: not counted, as it comes too soon after the last one, or the token is another by now.
+    """
+    row = await db.fetch_one(oauth_sql.COUNT_REFUSAL, token.id, token.generation)
+    return row["refusals"] if row is not None else 0
 
 
 async def want_scopes(db: Database, token_id: UUID, scopes: str) -> bool:
@@ -231,4 +248,5 @@ def _token(row: Any, keys: KeyRing) -> StoredToken:
         # By our own clock, which may be another than the database's.
         expires_at=datetime.now(UTC) + row["ends_in"] if row["ends_in"] is not None else None,
         needs_reauth=row["needs_reauth"],
+        may_retry=row["may_retry"],
     )

@@ -145,7 +145,11 @@ async def forget_entries(db: Database, days: int) -> int:
 
 async def forget_connections(db: Database, days: int) -> int:
     """The same for the connection log."""
-    return len(await db.fetch(FORGET_CONNECTIONS, days)) if days else 0
+    if not days:
+        return 0
+    async with db.statements() as connection:
+        await unseal(connection)
+        return len(await fetch_within(connection, FORGET_CONNECTIONS, days))
 
 
 async def forget_calls(

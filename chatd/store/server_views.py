@@ -35,6 +35,7 @@ PLAIN = (
     "access",
     "required_auth",
     "tool_changes",
+    "oauth2_send_resource",
 )
 """Fields that are stored and shown as they were sent."""
 
@@ -49,13 +50,15 @@ OAUTH2 = (
 )
 """Of `oauth2` and `client_credentials`."""
 
+OVERRIDES = ("oauth2_issuer", "oauth2_resource")
+"""Of both too: what discovery finds, unless an administrator has set it, as `…_set` says."""
+
 DISCOVERED = (
-    "oauth2_issuer",
-    "oauth2_resource",
+    *OVERRIDES,
     "oauth2_client_source",
     "oauth2_registration_url",
 )
-"""What discovery found, which nobody sets."""
+"""What discovery found."""
 
 CONNECTIONS = text(
     f"""SELECT o.server_id, {hot.NEEDS_REAUTH} AS needs_reauth, o.wanted_scopes <> '' AS wants_more
@@ -129,6 +132,8 @@ def _view(row: Row, group_ids: list[str], known_tools: set[str] | None) -> View:
     return {
         "id": str(row.id),
         **{name: getattr(row, name) for name in (*PLAIN, *OAUTH2, *DISCOVERED, "oidc_audience")},
+        "oauth2_issuer_set": row.oauth2_issuer_set,
+        "oauth2_resource_set": row.oauth2_resource_set,
         "has_oauth2_secret": row.oauth2_client_secret is not None,
         "api_key_header": row.api_key_header,
         "has_api_key": row.api_key_value is not None,

@@ -1,13 +1,10 @@
 """MCP server configs as administrators change them; secrets go in and never come out."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from collections.abc import Iterable
+from typing import Any, cast
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import orjson
-from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
@@ -16,69 +13,18 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chatd import logs
 from chatd.core.errors import BadRequest, ChatdError, Conflict, NotFound
-from chatd.core.oauth import AuthMethod
-from chatd.core.servers import (
-    Access,
-    Approval,
-    AuthType,
-    Availability,
-    ToolChanges,
-    ToolSetting,
-    Transport,
-)
 from chatd.store import hot, oauth_servers, tables
 from chatd.store.ids import new_id
 from chatd.store.oauth_clients import retire_client
 from chatd.store.secrets import KeyRing, Tampered, UnknownKey
-from chatd.store.server_views import DISCOVERED, OAUTH2, PLAIN, View, views
+from chatd.store.server_credentials import asked_anew, renamed, rewired, set_credentials
+from chatd.store.server_settings import ServerSettings
+from chatd.store.server_views import PLAIN, View, views
 
 log = logs.get("servers")
 
-_TABLE = "mcp_server_configs"
 _UNIQUE = "23505"
 """PostgreSQL's code for a unique violation."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSettings:
-    """What an administrator sets, checked as a whole. A secret that is None stays as it is."""
-
-    display_name: str
-    slug: str
-    transport: Transport
-    url: str
-    auth_type: AuthType
-    availability: Availability
-    description: str = ""
-    icon_url: str = ""
-    oauth2_client_id: str = ""
-    oauth2_client_secret: SecretStr | None = None
-    oauth2_auth_url: str = ""
-    oauth2_token_url: str = ""
-    oauth2_revocation_url: str = ""
-    oauth2_scopes: str = ""
-    oauth2_auth_method: AuthMethod | Literal[""] = ""
-    oauth2_client_key_id: str = ""
-    oauth2_issuer: str = ""  # for `oauth2` it is discovered
-    oidc_audience: str = ""
-    api_key_header: str = ""
-    api_key_value: SecretStr | None = None
-    custom_headers: Mapping[str, SecretStr] | None = None
-    tool_allow_list: tuple[str, ...] = ()
-    tool_deny_list: tuple[str, ...] = ()
-    enabled: bool = False
-    model_intent: bool = False
-    allow_in_plan_mode: bool = False
-    forward_coder_headers: bool = False
-    signing_secret: SecretStr | None = None
-    trust_annotations: bool = False
-    require_approval: Approval = "never"
-    tool_settings: Mapping[str, ToolSetting] = field(default_factory=dict[str, ToolSetting])
-    tool_timeout_seconds: int = 60
-    access: Access = "everyone"
-    group_ids: tuple[UUID, ...] = ()
-    required_auth: bool = False
-    tool_changes: ToolChanges = "follow"
 
 
 async def list_servers(
@@ -165,17 +111,14 @@ async def _part_from_tokens(
     if row.auth_type != new.auth_type:
         await oauth_servers.forget_tokens(session, row.id)
         return
-    if row.auth_type == "oauth2" and _rewired(row, new):
+    if row.auth_type == "oauth2" and (rewired(row, new) or renamed(row, new)):
         try:
             await retire_client(session, keys, row)
         except (Tampered, UnknownKey) as error:
             log.warning("a client was not kept", server=row.slug, error=str(error))
     if urlsplit(row.url)[:2] != urlsplit(new.url)[:2]:
         await oauth_servers.outdate_tokens(session, row.id)
-    set_anew = (*OAUTH2, "oidc_audience", "url")
-    if new.oauth2_client_secret is not None or any(
-        getattr(row, name) != getattr(new, name) for name in set_anew
-    ):
+    if asked_anew(row, new):
         await oauth_servers.forget_own_tokens(session, row.id)
 
 
@@ -203,7 +146,7 @@ async def _save(
     row.tool_deny_list = list(new.tool_deny_list)
     row.updated_by = by
     row.updated_at = cast(Any, func.clock_timestamp())
-    _set_credentials(row, keys, new)
+    set_credentials(row, keys, new)
     try:
         await session.flush()
     except IntegrityError as error:
@@ -234,67 +177,3 @@ async def _set_groups(session: AsyncSession, server_id: UUID, wanted: Iterable[U
     await session.exec(delete(link).where(col(link.server_id) == server_id))
     session.add_all(link(server_id=server_id, group_id=group_id) for group_id in ids)
     await session.flush()
-
-
-def _set_credentials(row: tables.McpServerConfig, keys: KeyRing, new: ServerSettings) -> None:
-    """Only those of the auth type: what belongs to another one must not come back later."""
-    oauth2 = new.auth_type in ("oauth2", "client_credentials")
-    _forget_discovered(row, new)
-    for name in OAUTH2:
-        setattr(row, name, getattr(new, name) if oauth2 else "")
-    if new.auth_type == "client_credentials":
-        row.oauth2_issuer = new.oauth2_issuer
-    row.oidc_audience = new.oidc_audience if new.auth_type == "user_oidc" else ""
-    _seal(row, keys, "oauth2_client_secret", _plain(new.oauth2_client_secret) if oauth2 else "")
-    api_key = new.auth_type == "api_key"
-    row.api_key_header = new.api_key_header if api_key else ""
-    _seal(row, keys, "api_key_value", _plain(new.api_key_value) if api_key else "")
-    own = new.auth_type == "custom_headers"
-    _seal(row, keys, "custom_headers", _headers(new.custom_headers) if own else "")
-    _seal(row, keys, "signing_secret", _plain(new.signing_secret))
-
-
-def _forget_discovered(row: tables.McpServerConfig, new: ServerSettings) -> None:
-    """What is set by hand is no longer as discovery found it."""
-    if new.auth_type != "oauth2":
-        for name in DISCOVERED:
-            setattr(row, name, "")
-        row.oauth2_sends_issuer, row.discovered_at = False, None
-    elif _moved(row, new):
-        row.oauth2_issuer = row.oauth2_registration_url = ""
-        row.oauth2_sends_issuer = False
-    if _rewired(row, new):
-        row.oauth2_client_source, row.discovered_at = "", None
-
-
-def _moved(row: tables.McpServerConfig, new: ServerSettings) -> bool:
-    """To another authorization server."""
-    wired = ("oauth2_auth_url", "oauth2_token_url")
-    return any(getattr(row, name) != getattr(new, name) for name in wired)
-
-
-def _rewired(row: tables.McpServerConfig, new: ServerSettings) -> bool:
-    """Another client, or the client of another server."""
-    return row.oauth2_client_id != new.oauth2_client_id or _moved(row, new)
-
-
-def _seal(row: tables.McpServerConfig, keys: KeyRing, column: str, secret: str | None) -> None:
-    """None: as it is; empty: none any more."""
-    if secret is None:
-        return
-    sealed = None, None
-    if secret:
-        sealed = keys.encrypt(secret, table=_TABLE, column=column, row_id=row.id)
-    setattr(row, column, sealed[0])
-    setattr(row, f"{column}_key_id", sealed[1])
-
-
-def _plain(secret: SecretStr | None) -> str | None:
-    return secret.get_secret_value() if secret is not None else None
-
-
-def _headers(values: Mapping[str, SecretStr] | None) -> str | None:
-    if values is None:
-        return None
-    plain = {name: value.get_secret_value() for name, value in values.items()}
-    return orjson.dumps(plain).decode() if plain else ""

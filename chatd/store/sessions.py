@@ -1,7 +1,9 @@
 """Browsers that are signed in: a token in a cookie, of which only the hash is kept.
 
 The token is changed now and then. An answer with the new one may be lost, so the one before works
-until the new one has come back, and for a minute more: other requests were on their way.
+until the new one has come back, and for a minute more: other requests were on their way. A token
+that comes later than that is in two hands (RFC 9700, section 4.14.2): nobody can tell which of
+them is the user's, so the session ends. All tokens of a session begin alike, by which it is found.
 """
 
 import hashlib
@@ -12,25 +14,31 @@ from datetime import datetime
 from hmac import compare_digest
 from uuid import UUID
 
+from pydantic import SecretStr
 from sqlalchemy import text
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from chatd.core.chats import Actor
 from chatd.store.db import Database
 from chatd.store.ids import new_id
+from chatd.store.secrets import KeyRing
 from chatd.store.users import END_SESSIONS
 
+TABLE = "sessions"
 PREFIX = "chatds_"
 _RANDOM_BYTES = 32
+_FAMILY_BYTES = 18
+_FAMILY_LENGTH = len(PREFIX) + 24
+"""Of what all tokens of a session begin with: `PREFIX`, and those bytes as base64."""
 
 ROTATE_AFTER = "interval '15 minutes'"
 GRACE = "interval '1 minute'"
 BATCH = 200
 
 CREATE = text(
-    """INSERT INTO sessions (id, user_id, token_sha256, csrf_sha256, seen_at, last_used_at,
-        expires_at)
-    VALUES (:id, :user, :token, :csrf, clock_timestamp(), clock_timestamp(),
+    """INSERT INTO sessions (id, user_id, family_sha256, token_sha256, csrf_sha256, seen_at,
+        last_used_at, expires_at)
+    VALUES (:id, :user, :family, :token, :csrf, clock_timestamp(), clock_timestamp(),
         clock_timestamp() + make_interval(secs => CAST(:seconds AS float8)))
     RETURNING expires_at"""
 )
@@ -66,14 +74,26 @@ WHERE id = $1 AND revoked_at IS NULL AND (
 RETURNING id
 """
 
+REPLACED = """
+SELECT id, user_id FROM sessions
+WHERE family_sha256 = $1 AND token_sha256 <> $2 AND revoked_at IS NULL
+    AND expires_at > clock_timestamp()
+"""
+"""Asked only of a token that lets nobody in, so it is not the one before within its minute."""
+
+KEEP_HINT = text("UPDATE sessions SET id_token = :id_token, id_token_key_id = :key WHERE id = :id")
+
+READ_HINT = "SELECT id_token, id_token_key_id FROM sessions WHERE id = $1"
+
 ALIVE = f"""
 SELECT s.id FROM sessions s JOIN users u ON u.id = s.user_id
 WHERE s.id = ANY ($1::uuid[]) AND {_GOOD}
 """
 
-END = """
-UPDATE sessions SET revoked_at = clock_timestamp() WHERE id = $1 AND revoked_at IS NULL RETURNING id
-"""
+END = text(
+    """UPDATE sessions SET revoked_at = clock_timestamp()
+    WHERE id = :id AND revoked_at IS NULL RETURNING id"""
+)
 
 FORGET = f"""
 DELETE FROM sessions WHERE id IN (
@@ -110,11 +130,21 @@ class SignedIn:
         return compare_digest(_sha256(csrf), self.csrf_sha256)
 
 
+@dataclass(frozen=True, slots=True)
+class Reused:
+    """A session one of whose former tokens was shown."""
+
+    session_id: UUID
+    user_id: UUID
+
+
 async def create_session(session: AsyncSession, user_id: UUID, *, seconds: float) -> NewSession:
-    made, token, csrf = new_id(), _new_token(), secrets.token_urlsafe(_RANDOM_BYTES)
+    family = PREFIX + secrets.token_urlsafe(_FAMILY_BYTES)
+    made, token, csrf = new_id(), _next(family), secrets.token_urlsafe(_RANDOM_BYTES)
     values = {
         "id": made,
         "user": user_id,
+        "family": _sha256(family),
         "token": _sha256(token),
         "csrf": _sha256(csrf),
         "seconds": seconds,
@@ -122,6 +152,27 @@ async def create_session(session: AsyncSession, user_id: UUID, *, seconds: float
     connection = await session.connection()
     expires_at = (await connection.execute(CREATE, values)).scalar_one()
     return NewSession(made, token, csrf, expires_at)
+
+
+async def keep_id_token(
+    session: AsyncSession, keys: KeyRing, session_id: UUID, id_token: SecretStr
+) -> None:
+    """What the provider may be shown when the browser signs out there too."""
+    sealed, key_id = keys.encrypt(
+        id_token.get_secret_value(), table=TABLE, column="id_token", row_id=session_id
+    )
+    values = {"id": session_id, "id_token": sealed, "key": key_id}
+    await (await session.connection()).execute(KEEP_HINT, values)
+
+
+async def read_id_token(db: Database, keys: KeyRing, session_id: UUID) -> SecretStr | None:
+    """Raises `Tampered`, `UnknownKey`."""
+    row = await db.fetch_one(READ_HINT, session_id)
+    if row is None or row["id_token"] is None:
+        return None
+    return keys.decrypt(
+        row["id_token"], row["id_token_key_id"], table=TABLE, column="id_token", row_id=session_id
+    )
 
 
 async def authenticate_session(db: Database, token: str) -> SignedIn | None:
@@ -140,9 +191,16 @@ async def authenticate_session(db: Database, token: str) -> SignedIn | None:
 
 async def rotate_session(db: Database, session_id: UUID, token: str) -> str | None:
     """Another token in place of this one. None: another request has done it just now."""
-    new = _new_token()
+    new = _next(_family(token))
     row = await db.fetch_one(ROTATE, session_id, _sha256(token), _sha256(new))
     return new if row is not None else None
+
+
+async def find_reused(db: Database, token: str) -> Reused | None:
+    """The session that still goes on while this token, which lets nobody in any more, was one of
+    its. Raises `Unavailable`."""
+    row = await db.fetch_one(REPLACED, _sha256(_family(token)), _sha256(token))
+    return Reused(row["id"], row["user_id"]) if row is not None else None
 
 
 async def sessions_alive(db: Database, session_ids: Collection[UUID]) -> frozenset[UUID]:
@@ -150,9 +208,10 @@ async def sessions_alive(db: Database, session_ids: Collection[UUID]) -> frozens
     return frozenset(row["id"] for row in await db.fetch(ALIVE, list(session_ids)))
 
 
-async def end_session(db: Database, session_id: UUID) -> bool:
-    """Sign out. False when it was over already."""
-    return await db.fetch_one(END, session_id) is not None
+async def end_session(session: AsyncSession, session_id: UUID) -> bool:
+    """With this transaction's commit. False when it was over already."""
+    ended = await (await session.connection()).execute(END, {"id": session_id})
+    return ended.first() is not None
 
 
 async def end_sessions_of(session: AsyncSession, user_id: UUID) -> None:
@@ -165,8 +224,12 @@ async def forget_sessions(db: Database) -> int:
     return len(await db.fetch(FORGET))
 
 
-def _new_token() -> str:
-    return PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+def _family(token: str) -> str:
+    return token[:_FAMILY_LENGTH]
+
+
+def _next(family: str) -> str:
+    return family + secrets.token_urlsafe(_RANDOM_BYTES)
 
 
 def _sha256(token: str) -> bytes:

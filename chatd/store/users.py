@@ -34,10 +34,8 @@ END_SESSIONS = text(
     WHERE user_id = :user AND revoked_at IS NULL"""
 )
 
-END_FLOWS = text(
-    """UPDATE oauth_states SET used_at = clock_timestamp()
-    WHERE user_id = :user AND used_at IS NULL"""
-)
+END_FLOWS = text("DELETE FROM oauth_states WHERE user_id = :user")
+"""Used ones too: see `oauth_states.END`."""
 
 _SHOWN = """
     u.id, u.username, u.name, u.role, u.suspended, u.spend_limit_micros, u.created_at,

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 from fastapi import FastAPI
 
+from chatd.store.sessions import NewSession
 from tests.api.conftest import Person, client
 
 ORIGIN = "http://127.0.0.1:8000"
@@ -22,6 +23,11 @@ _ACTION = re.compile(r'<form method="post" action="([^"]*)">')
 class Browser:
     def __init__(self, http: httpx2.AsyncClient) -> None:
         self.http = http
+
+    def hold(self, session: NewSession) -> None:
+        """From now on it is signed in."""
+        value = f"{session.token}.{session.csrf}"
+        self.http.cookies.set("chatd_session", value, domain="127.0.0.1", path="/")
 
     async def open(self, url: str, **headers: str) -> httpx2.Response:
         return await self.http.get(url, headers=headers)

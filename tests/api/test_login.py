@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import httpx2
+import jwt
 import pytest
 import structlog
 from fastapi import FastAPI
@@ -214,6 +215,7 @@ async def test_a_provider_that_is_away_is_a_page(browser: Browser, provider: Pro
     answer = await browser.open(f"{BASE}/login")
     assert answer.status_code == 502
     assert "cannot be reached" in answer.text
+    assert f'href="{ORIGIN}{BASE}/login"' in answer.text  # to try again
 
 
 # --- the session
@@ -237,12 +239,55 @@ async def test_signing_out_ends_it(browser: Browser, provider: Provider, db: Dat
     cookie = browser.cookie
     answer = await browser.send("/logout")
     assert answer.status_code == 200, answer.text
-    assert answer.json() == {"logout_url": f"{provider.url}/end?client_id={CLIENT_ID}"}
+    page, _, query = answer.json()["logout_url"].partition("?")
+    asked = dict(parse_qsl(query))
+    assert (page, asked.pop("client_id")) == (f"{provider.url}/end", CLIENT_ID)
+    hint = jwt.decode(asked.pop("id_token_hint"), options={"verify_signature": False})
+    assert (hint["sub"], asked) == (provider.claims["sub"], {})
     assert "chatd_session" not in browser.http.cookies
     browser.http.cookies.set("chatd_session", cookie, domain="chatd.local")
     assert (await browser.me()).status_code == 401
     rows = await db.fetch("SELECT action FROM audit_log ORDER BY id")
     assert [row["action"] for row in rows] == ["create", "sign_in", "sign_out"]
+
+
+async def test_the_provider_may_send_the_browser_back_after_that(
+    settings: Settings, provider: Provider
+) -> None:
+    back = "https://chat.example/bye?now=1"
+    provider.metadata = {"end_session_endpoint": f"{provider.url}/end?tenant=a&client_id=other"}
+    app = create_app(settings.model_copy(update={"oidc_post_logout_redirect_uri": back}))
+    async with app.router.lifespan_context(app), client(app) as http:
+        browser = Browser(http)
+        await browser.sign_in()
+        url: str = (await browser.send("/logout")).json()["logout_url"]
+    asked = parse_qsl(urlsplit(url).query)
+    assert [name for name, _ in asked] == [
+        "tenant", "client_id", "id_token_hint", "post_logout_redirect_uri"
+    ]  # fmt: skip
+    assert dict(asked)["client_id"] == CLIENT_ID
+    assert dict(asked)["post_logout_redirect_uri"] == back
+
+
+@pytest.mark.parametrize("why", ["too long", "another key"])
+async def test_signing_out_works_without_a_hint(
+    browser: Browser, provider: Provider, db: Database, why: str
+) -> None:
+    if why == "too long":
+        provider.in_token = {"groups": ["x" * 40] * 100}
+    await browser.sign_in()
+    if why == "another key":
+        await db.fetch("UPDATE sessions SET id_token_key_id = 'lost'")
+    answer = await browser.send("/logout")
+    assert answer.json() == {"logout_url": f"{provider.url}/end?client_id={CLIENT_ID}"}
+
+
+async def test_a_provider_without_such_a_page_has_no_link(
+    browser: Browser, provider: Provider
+) -> None:
+    provider.metadata = {"end_session_endpoint": None}
+    await browser.sign_in()
+    assert (await browser.send("/logout")).json() == {"logout_url": ""}
 
 
 async def test_a_token_has_no_session_to_end(member: Person) -> None:

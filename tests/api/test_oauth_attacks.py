@@ -205,11 +205,11 @@ async def test_a_browser_that_is_signed_in_as_somebody_else_is_refused(
     async with db.transaction() as session:
         made = await sessions.create_session(session, eve.user.id, seconds=600)
     await eve.http.aclose()
-    browser.http.cookies.set("chatd_session", made.token, domain="127.0.0.1", path="/")
+    browser.hold(made)
     assert (await browser.open(link)).status_code == 403
     browser.http.cookies.clear()
     back = await sign_in(await browser.leave(link))
-    browser.http.cookies.set("chatd_session", made.token, domain="127.0.0.1", path="/")
+    browser.hold(made)
     assert (await browser.open(back)).status_code == 403
     assert await nobody_connected(db)
 
@@ -219,7 +219,7 @@ async def test_a_browser_that_is_signed_in_needs_no_ticket(
 ) -> None:
     async with db.transaction() as session:
         made = await sessions.create_session(session, member.user.id, seconds=600)
-    browser.http.cookies.set("chatd_session", made.token, domain="127.0.0.1", path="/")
+    browser.hold(made)
     start = f"{ORIGIN}/api/experimental/mcp/servers/{server['id']}/oauth2/connect?return_to=/done"
     answer = await browser.open(start)
     assert answer.status_code == 303

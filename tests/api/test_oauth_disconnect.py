@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi import FastAPI
 from starlette.responses import JSONResponse, Response
@@ -30,6 +32,24 @@ async def server(admin: Person, member: Person, issuer: Issuer, app: FastAPI) ->
         answer = await browser.connect(await ask_to_connect(member, made["id"]))
         assert answer.status_code == 200
     return made
+
+
+@dataclass
+class Redeeming:
+    """A callback that waits for its token."""
+
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    coming: asyncio.Task[httpx2.Response] | None = None
+
+    async def hold(self) -> None:
+        self.asked.set()
+        await self.released.wait()
+
+    async def end(self) -> httpx2.Response:
+        assert self.coming is not None
+        self.released.set()
+        return await self.coming
 
 
 async def disconnect(person: Person, server: Any) -> Any:
@@ -75,6 +95,76 @@ async def test_what_was_begun_before_does_not_connect_again(
         await disconnect(member, server)
         assert (await browser.open(back)).status_code == 400
     assert await connected(member, server) is False
+
+
+@pytest.fixture
+async def redeeming(
+    member: Person, issuer: Issuer, app: FastAPI, server: Any
+) -> AsyncGenerator[Redeeming]:
+    """The member connects once more; the authorization server has not handed out the token yet."""
+    begun = Redeeming()
+    issuer.before_token = begun.hold
+    async with browsing(app) as browser:
+        back = await sign_in(await browser.leave(await ask_to_connect(member, server["id"])))
+        coming = asyncio.create_task(browser.open(back))
+        await begun.asked.wait()
+        begun.coming = coming
+        yield begun
+        begun.released.set()
+        await coming
+
+
+async def test_who_disconnects_while_a_code_is_redeemed_stays_disconnected(
+    member: Person, server: Any, issuer: Issuer, redeeming: Redeeming, db: Database
+) -> None:
+    assert (await disconnect(member, server))["token_revoked"] is True
+    page = await redeeming.end()
+    assert (page.status_code, "You disconnected this server" in page.text) == (403, True)
+    assert await connected(member, server) is False
+    assert len(issuer.forms("/revoke")) == 2
+    assert issuer.provider.refreshing == {}
+    rows = await db.fetch("SELECT action FROM audit_log WHERE action LIKE '%connect' ORDER BY id")
+    assert [row["action"] for row in rows] == ["connect", "disconnect"]
+
+
+async def test_that_is_so_where_nothing_was_connected_before(
+    member: Person, server: Any, issuer: Issuer, redeeming: Redeeming, db: Database
+) -> None:
+    await db.fetch("DELETE FROM oauth_tokens")
+    assert await disconnect(member, server) == GONE
+    assert (await redeeming.end()).status_code == 403
+    assert await connected(member, server) is False
+
+
+async def test_somebody_elses_disconnecting_is_no_reason(
+    admin: Person, member: Person, server: Any, redeeming: Redeeming
+) -> None:
+    await disconnect(admin, server)
+    assert (await redeeming.end()).status_code == 200
+    assert await connected(member, server) is True
+
+
+async def test_who_is_suspended_and_let_in_again_meanwhile_is_not_connected(
+    admin: Person, member: Person, server: Any, issuer: Issuer, redeeming: Redeeming
+) -> None:
+    for suspended in (True, False):
+        place = f"/users/{member.user.id}"
+        assert (await admin.patch(place, {"suspended": suspended})).is_success
+    assert (await redeeming.end()).status_code == 403
+    assert await connected(member, server) is False
+    assert issuer.provider.refreshing == {}
+
+
+async def test_connecting_again_after_that_works(
+    app: FastAPI, member: Person, server: Any, issuer: Issuer, redeeming: Redeeming
+) -> None:
+    await disconnect(member, server)
+    issuer.before_token = None
+    async with browsing(app) as browser:
+        assert (await browser.connect(await ask_to_connect(member, server["id"]))).is_success
+    assert (await redeeming.end()).status_code == 403
+    assert await connected(member, server) is True
+    assert len(issuer.provider.refreshing) == 1
 
 
 async def test_only_ones_own_connection_is_ended(

@@ -1,10 +1,13 @@
 """Pages of a connection, by themselves."""
 
+import re
+
 import pytest
 
-from chatd.api.oauth_pages import consent_page
+from chatd.api.oauth_pages import busy_page, consent_page, trouble_page
 from chatd.api.session_cookie import origin_of
 from chatd.connecting.flows import Asked
+from chatd.core.errors import TooMany
 
 
 @pytest.mark.parametrize(
@@ -34,3 +37,35 @@ def test_no_address_writes_our_policy(url: str, targets: str) -> None:
 )
 def test_our_origin_is_as_browsers_write_it(url: str, origin: str) -> None:
     assert origin_of(url) == origin
+
+
+def luminance(colour: str) -> float:
+    """As WCAG 2 defines it."""
+    full = "".join(2 * digit for digit in colour) if len(colour) == 3 else colour
+    parts = [int(full[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_and_links_can_be_read_by_day_and_by_night(scheme: str) -> None:
+    page = bytes(trouble_page(400, "x", "y", back="/z").body).decode()
+    by_day, _, by_night = page.partition("@media (prefers-color-scheme:dark)")
+    rules = by_day if scheme == "light" else by_night
+    ground = re.search(r"body\{[^}]*background:#(\w+)", rules, re.DOTALL)
+    assert ground is not None
+    for what in ("body", "dt", "a"):
+        colour = re.search(rf"\b{what}\{{[^}}]*?\bcolor:#(\w+)", rules, re.DOTALL)
+        assert colour is not None, what
+        assert contrast(colour[1], ground[1]) >= 4.5, what
+
+
+def test_who_comes_too_often_is_told_when_to_come_back() -> None:
+    page = busy_page(TooMany("x", headers={"Retry-After": "7"}))
+    assert (page.status_code, page.headers["retry-after"]) == (429, "7")
+    assert page.headers["cache-control"] == "no-store"

@@ -192,7 +192,7 @@ async def test_the_cookie_changes_now_and_then(browser: Browser, db: Database) -
     assert "set-cookie" not in after.headers
 
 
-async def test_a_stolen_cookie_is_of_no_use_once_it_has_changed(
+async def test_a_former_cookie_ends_the_session_for_both_who_hold_it(
     app: FastAPI, browser: Browser, db: Database
 ) -> None:
     stolen = browser.cookie
@@ -201,9 +201,66 @@ async def test_a_stolen_cookie_is_of_no_use_once_it_has_changed(
         await browser.me()  # the second one shows the new cookie
     async with client(app, cookie=f"chatd_session={stolen}") as thief:
         assert (await thief.get(f"{BASE}/users/me")).status_code == 200  # within the minute
+        assert (await browser.me()).status_code == 200
         await later(db, 2)
+        headers = {"x-request-id": "the-theft"}
+        for _ in range(2):
+            assert (await thief.get(f"{BASE}/users/me", headers=headers)).status_code == 401
+    assert (await browser.me()).status_code == 401
+    assert await reuses(db) == [(None, "the-theft", "session", str(browser.session.id))]
+
+
+async def test_a_thief_who_was_first_to_go_on_is_out_when_the_user_comes_back(
+    app: FastAPI, browser: Browser, db: Database
+) -> None:
+    await later(db, 16)
+    async with client(app) as thief:
+        thief.cookies.set("chatd_session", browser.cookie, domain="chatd.local")
+        for _ in range(2):
+            assert (await thief.get(f"{BASE}/users/me")).status_code == 200
+        await later(db, 2)
+        assert (await browser.me()).status_code == 401
         assert (await thief.get(f"{BASE}/users/me")).status_code == 401
-    assert (await browser.me()).status_code == 200
+    assert len(await reuses(db)) == 1
+
+
+async def test_a_former_cookie_on_the_way_to_connect_ends_the_session_too(
+    browser: Browser, db: Database
+) -> None:
+    former = browser.cookie
+    await later(db, 16)
+    for _ in range(2):
+        await browser.me()
+    await later(db, 2)
+    path = f"{BASE}/mcp/servers/{browser.user.id}/oauth2/connect"
+    newest = browser.cookie
+    browser.http.cookies.set("chatd_session", former, domain="chatd.local")
+    assert (await browser.http.get(path)).status_code == 401
+    browser.http.cookies.set("chatd_session", newest, domain="chatd.local")
+    assert (await browser.me()).status_code == 401
+    assert len(await reuses(db)) == 1
+
+
+async def reuses(db: Database) -> list[Any]:
+    rows = await db.fetch(
+        """SELECT actor_id, request_id, target_type, target_id FROM audit_log
+        WHERE action = 'session_reuse'"""
+    )
+    return [tuple(row.values()) for row in rows]
+
+
+@pytest.mark.parametrize("proof", ["", ".", ".wrong", "." + "x" * 43])
+async def test_a_cookie_without_its_proof_is_none_and_is_not_made_worse(
+    app: FastAPI, browser: Browser, db: Database, proof: str
+) -> None:
+    await later(db, 16)
+    stripped = f"chatd_session={browser.session.token}{proof}"
+    async with client(app, cookie=stripped) as http:
+        answer = await http.get(f"{BASE}/users/me")
+    assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)
+    await browser.me()
+    answer = await browser.me()
+    assert (answer.status_code, answer.json()["csrf_token"]) == (200, browser.session.csrf)
 
 
 # --- streams

@@ -11,6 +11,7 @@ from chatd.core.servers import McpServer, Principal, visitor
 from chatd.store.chat_servers import load_server
 from chatd.store.db import Database
 from chatd.store.oauth_tokens import read_token, save_grant
+from chatd.store.secrets import KeyRing
 from tests.credentials.rotating import Rotating
 from tests.seed import KEYS, make_server, make_user
 
@@ -57,6 +58,13 @@ class Account:
             self.token_id,
         )
 
+    async def wait(self) -> None:
+        """As if the time until it is tried again were over, and everybody's pause."""
+        await self.give_up_lease()
+        await self.db.fetch(
+            "UPDATE oauth_tokens SET retry_at = clock_timestamp() WHERE id = $1", self.token_id
+        )
+
 
 def grant_of(answer: dict[str, Any]) -> Grant:
     refresh = answer.get("refresh_token")
@@ -87,11 +95,12 @@ async def keep(
     server_id: UUID | None,
     user_id: UUID | None,
     client_id: str = CLIENT_ID,
+    keys: KeyRing = KEYS,
 ) -> None:
     async with db.transaction() as session:
         await save_grant(
             session,
-            KEYS,
+            keys,
             server_id=server_id,
             user_id=user_id,
             issuer="",

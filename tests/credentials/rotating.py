@@ -14,8 +14,9 @@ import orjson
 
 from tests.outbound.raw_server import Exchange, serving
 
-Mood = Literal["well", "failing", "hanging", "dropping", "holding", "refusing_client"]
-"""`dropping`: rotates, then ends the connection. `holding`: rotates, then waits for `let_go`."""
+Mood = Literal["well", "failing", "hanging", "dropping", "holding", "refusing_client", "refusing"]
+"""`dropping`: rotates, then ends the connection. `holding`: rotates, then waits for `let_go`.
+`refusing`: says `refusal`."""
 
 CANARY = "canary-"
 _JSON = "content-type: application/json\r\n"
@@ -38,6 +39,7 @@ class Rotating:
         self.lifetime_s = lifetime_s
         self.strict = strict
         self.mood: Mood = "well"
+        self.refusal: tuple[int, bytes] = 400, b'{"error": "invalid_request"}'
         self.refreshes = self.revocations = self.asked = self.unauthorized = self.served = 0
         self.forms: list[dict[str, str]] = []
         self.let_go = asyncio.Event()
@@ -95,6 +97,11 @@ class Rotating:
         if mood == "hanging":
             await self._heard()
             await exchange.until_closed()
+            return
+        if mood == "refusing":
+            await self._heard()
+            status, said = self.refusal
+            await exchange.answer(said, status=status, headers=_JSON)
             return
         status, body = (
             self._granted(form) if mood != "refusing_client" else _error("invalid_client")

@@ -180,9 +180,8 @@ UNUSABLE: Mapping[str, tuple[Say, str]] = {
     "a list": (json([GRANTED]), "HTTP 200 without JSON"),
     "deep": (text(b"[" * 100_000), "HTTP 200 without JSON"),
     "form encoding": (text(f"access_token={TOKEN}".encode()), "HTTP 200 without JSON"),
-    "401 with HTML": (text(b"<h1>who?</h1>", status=401), "HTTP 401 without JSON"),
     "404 with JSON": (json({"message": "no"}, status=404), "HTTP 404 without an error code"),
-    "an error that is no code": (json({"error": {"code": 1}}, status=400), "without an error code"),
+    "403 with HTML": (text(b"<h1>not here</h1>", status=403), "HTTP 403 without JSON"),
     "300 KiB": (json({**GRANTED, "x": "x" * 300 * 1024}), "too large"),
     "300 KiB as an event stream": (
         text(b"x" * 300 * 1024, kind="text/event-stream"),
@@ -544,3 +543,24 @@ SCOPES: tuple[tuple[Any, str | None], ...] = (
 async def test_a_scope_that_is_not_told_is_as_asked(peer: Issuing) -> None:
     found = [(said, (await granted(peer, scope=said)).scope) for said, _ in SCOPES]
     assert tuple(found) == SCOPES
+
+
+async def test_a_token_that_comes_back_as_a_scope_is_none(peer: Issuing) -> None:
+    """Scopes are kept in the clear."""
+    words = ["read", TOKEN, "new-refresh-token", "an-id-token", REFRESH, "write"]
+    for said in (words, " ".join(words)):
+        grant = await granted(
+            peer, scope=said, refresh_token="new-refresh-token", id_token="an-id-token"
+        )
+        assert grant.scope == "read write"
+
+
+@pytest.mark.parametrize("status", [400, 401])
+@pytest.mark.parametrize("body", [b"<h1>no</h1>", b"", b'{"error": {"code": 1}}', b"[]"])
+async def test_a_refusal_without_a_reason_may_be_for_good_or_not(
+    peer: Issuing, status: int, body: bytes
+) -> None:
+    peer.says(text(body, status=status))
+    with pytest.raises(Refused, match=f"HTTP {status} without") as refused:
+        await refreshed(peer)
+    assert (refused.value.permanent, refused.value.client) == (False, False)

@@ -44,10 +44,11 @@ class Scenario:
         server = self._add()
         if server is None:
             return
-        if server["auth_type"] == "oauth2":
-            self._connect(server["id"])
+        if server["auth_type"] == "oauth2" and not self._connect(server["id"]):
+            return
         while not self._use(server["id"]) and self._is_asked_to_connect(server["id"]):
-            self._connect(server["id"])
+            if not self._connect(server["id"]):
+                return
 
     def _add(self) -> dict[str, Any] | None:
         """None: chatd refuses to use this server, and says why."""
@@ -86,11 +87,13 @@ class Scenario:
             return fields | {"oauth2_client_secret": key, "oauth2_auth_method": "private_key_jwt"}
         return fields | {"oauth2_client_secret": self._context.get("client_secret", "")}
 
-    def _connect(self, server_id: str) -> None:
+    def _connect(self, server_id: str) -> bool:
+        """False: chatd does not take what came back, and says why; a user would give up here."""
         answer = self._chatd.post(f"{SERVERS}/{server_id}/oauth2/connect", json={})
         answer.raise_for_status()
         page = asyncio.run(follow(answer.json()["connect_url"]))
         _tell(page.status_code, page.url.path)
+        return page.is_success
 
     def _is_asked_to_connect(self, server_id: str) -> bool:
         """For the first time, again, or for more scopes."""

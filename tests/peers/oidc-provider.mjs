@@ -1,12 +1,12 @@
 // npm oidc-provider as the authorization server of an MCP server: everybody who asks is let in as the
-// same user. Settings come by environment: PORT, TTL_S (of access tokens), SECRET (of the MCP
-// server, which may introspect).
+// same user. Settings come by environment: PORT, TTL_S (of access tokens), TOKENS (their format: opaque
+// or jwt), SECRET (of the MCP server, which may introspect).
 // GET /stats tells what was asked so far, POST /revoke ends every grant,
 // POST /forget also every registration.
 
 import { Provider } from "oidc-provider";
 
-const { PORT, TTL_S, SECRET } = process.env;
+const { PORT, TTL_S, TOKENS, SECRET } = process.env;
 const issuer = `http://127.0.0.1:${PORT}`;
 const clients = new Set();
 const grants = new Set();
@@ -33,7 +33,7 @@ const provider = new Provider(issuer, {
       getResourceServerInfo: (ctx, resource) => ({
         scope: "tools",
         audience: resource,
-        accessTokenFormat: "opaque",
+        accessTokenFormat: TOKENS,
       }),
     },
     revocation: { enabled: true },

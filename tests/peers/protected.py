@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
+import jwt
 from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.provider import AccessToken, OAuthAuthorizationServerProvider, TokenVerifier
@@ -61,11 +62,60 @@ class Introspected:
         return answer.json()
 
 
+@dataclass
+class Signed:
+    """A verifier that believes what is signed (RFC 9068), and for this server alone."""
+
+    issuer: str
+    resource: str = ""
+    """Its own URL: whom tokens have to be for."""
+    believed: list[str] = field(default_factory=list[str])
+    refused: list[str] = field(default_factory=list[str])
+    reasons: set[str] = field(default_factory=set[str])
+    _keys: jwt.PyJWKSet | None = None
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        try:
+            claims = await self._claims(token)
+        except jwt.InvalidTokenError as error:
+            self.refused.append(token)
+            self.reasons.add(type(error).__name__)
+            return None
+        self.believed.append(token)
+        return AccessToken(
+            token=token,
+            client_id=claims["client_id"],
+            scopes=claims["scope"].split(),
+            expires_at=claims["exp"],
+            resource=claims["aud"],
+            subject=claims["sub"],
+        )
+
+    async def _claims(self, token: str) -> dict[str, Any]:
+        if self._keys is None:
+            async with httpx2.AsyncClient(trust_env=False, verify=False) as http:
+                self._keys = jwt.PyJWKSet.from_dict((await http.get(f"{self.issuer}/jwks")).json())
+        header = jwt.get_unverified_header(token)
+        if header.get("typ") != "at+jwt":
+            raise jwt.InvalidTokenError
+        key = self._keys[header["kid"]]
+        return jwt.decode(
+            token,
+            key,
+            ["RS256"],
+            audience=self.resource,
+            issuer=self.issuer,
+            options={"require": ["aud", "exp", "iss", "sub", "client_id"]},
+        )
+
+
 @asynccontextmanager
-async def protected_by(verifier: Introspected) -> AsyncGenerator[str]:
+async def protected_by(verifier: Introspected | Signed) -> AsyncGenerator[str]:
     """An MCP server that leads to another authorization server; gives its URL."""
 
     def build(origin: str) -> ASGIApp:
+        if isinstance(verifier, Signed):
+            verifier.resource = f"{origin}/mcp"
         return _app(origin, verifier.issuer, token_verifier=verifier)
 
     async with running_built(build) as origin:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import jwt
 import pytest
 
 from tests.e2e.client import Client, call
@@ -15,7 +16,7 @@ from tests.e2e.fleet import Fleet, Process, registered
 from tests.e2e.view import text_of
 from tests.peers.browser import follow
 from tests.peers.programs import start_oidc_provider
-from tests.peers.protected import Introspected, protected_by, protecting_itself
+from tests.peers.protected import Introspected, Signed, protected_by, protecting_itself
 from tests.peers.sdk_authority import SUBJECT, SdkAuthority
 
 SLUG = "guarded"
@@ -30,7 +31,7 @@ class Guarded:
 
     config: dict[str, Any]
     provider: str
-    seen: Introspected
+    seen: Introspected | Signed
 
     @property
     def only(self) -> dict[str, Any]:
@@ -60,11 +61,14 @@ class Guarded:
 
 
 @asynccontextmanager
-async def _guarded(folder: Path, admin: Client, lifetime_s: int) -> AsyncGenerator[Guarded]:
+async def _guarded(
+    folder: Path, admin: Client, lifetime_s: int, *, signed: bool = False
+) -> AsyncGenerator[Guarded]:
     """The administrator gives nothing but a URL."""
-    peer = await start_oidc_provider(folder, lifetime_s=lifetime_s)
+    tokens = "jwt" if signed else "opaque"
+    peer = await start_oidc_provider(folder, lifetime_s=lifetime_s, tokens=tokens)
     try:
-        seen = Introspected(peer.url)
+        seen = Signed(peer.url) if signed else Introspected(peer.url)
         async with (
             protected_by(seen) as url,
             registered(admin, SLUG, url, auth_type="oauth2") as made,
@@ -84,6 +88,13 @@ async def guarded(packages: Path, services_folder: Path, admin: Client) -> Async
 async def hurried(packages: Path, services_folder: Path, admin: Client) -> AsyncGenerator[Guarded]:
     """Its access tokens are over before a turn is."""
     async with _guarded(services_folder, admin, SHORT_S) as made:
+        yield made
+
+
+@pytest.fixture
+async def signed(packages: Path, services_folder: Path, admin: Client) -> AsyncGenerator[Guarded]:
+    """Its access tokens say themselves for whom they are, and are over before a turn is."""
+    async with _guarded(services_folder, admin, SHORT_S, signed=True) as made:
         yield made
 
 
@@ -143,6 +154,34 @@ async def test_turns_on_two_workers_outlive_many_tokens(
     assert set(hurried.seen.refused) <= used
     logs = b"".join(crew.logs().values())
     assert [token for token in used if token.encode() in logs] == []
+
+
+async def test_every_token_is_for_the_server_that_it_is_sent_to(
+    worker: Process, admin: Client, member: Client, signed: Guarded
+) -> None:
+    assert isinstance(signed.seen, Signed)
+    resource = signed.seen.resource
+    assert (signed.config["oauth2_resource"], signed.seen.believed) == (resource, [])
+    await _connect(member, signed.config)
+    assert await _who(member, **signed.only) == "somebody"
+    lines = [call(f"{SLUG}__slow", seconds=0.2 + number / 1000, steps=1) for number in range(12)]
+    turn = await member.ended(await member.create(*lines, **signed.only))
+    assert (turn["error"], turn["notices"]) == (None, [])
+    assert (await signed.stats())["refreshes"] >= 1
+    used = set(signed.seen.believed)
+    assert len(used) >= 2
+    for token in used:
+        claims = jwt.decode(token, options={"verify_signature": False})
+        assert (claims["aud"], claims["iss"]) == (resource, signed.provider)
+    assert signed.seen.reasons <= {"ExpiredSignatureError"}
+    # As it would be if what we send were wrong.
+    answer = await admin.http.patch(signed.place, json={"oauth2_resource": f"{resource}/other"})
+    assert answer.status_code == 200, answer.text
+    await _connect(member, signed.config)
+    turn, _ = await member.run("/tools", **signed.only)
+    assert [notice["code"] for notice in turn["notices"]] == ["mcp_auth_required"]
+    assert "InvalidAudienceError" in signed.seen.reasons
+    assert set(signed.seen.believed) == used
 
 
 async def test_an_ended_grant_is_told_and_can_be_made_again(

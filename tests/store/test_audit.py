@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from chatd.api.audit_lines import cursor_of
 from chatd.core.auditing import LINE_KINDS, AuditCursor, AuditFilters, LineKind
@@ -23,10 +24,13 @@ ENTRY = (
     "INSERT INTO audit_log (action, target_type, target_id, request_id)"
     " VALUES ('update', 'model_config', $1, '')"
 )
-CONNECTION = (
-    "INSERT INTO connection_log (server_id, server_slug, process, outcome, error_code, duration_ms)"
-    " VALUES ($1, 'demo', 'w', 'connected', '', 3)"
+_COLUMNS = "server_id, server_slug, process, outcome, error_code, duration_ms"
+CONNECTION = f"INSERT INTO connection_log ({_COLUMNS}) VALUES ($1, 'demo', 'w', 'connected', '', 3)"
+MOVE_CONNECTIONS = (
+    "WITH old AS (DELETE FROM connection_log WHERE {which} RETURNING *)"
+    f" INSERT INTO connection_log (at, {_COLUMNS}) SELECT {{at}}, {_COLUMNS} FROM old"
 )
+"""To another time: nobody may change a line."""
 CALL = (
     "INSERT INTO tool_calls (chat_id, turn_id, user_id, step, position, tool_call_id, tool_name,"
     " original_name, definition_hash, safe, state, attempt, arguments)"
@@ -92,37 +96,52 @@ async def walk(db: Database, filters: AuditFilters = ALL, limit: int = 7) -> lis
         "DELETE FROM audit_log",
         "DELETE FROM audit_log WHERE false",
         "TRUNCATE audit_log",
+        "UPDATE connection_log SET outcome = 'connected'",
+        "DELETE FROM connection_log",
+        "DELETE FROM connection_log WHERE false",
+        "TRUNCATE connection_log",
     ],
 )
 async def test_no_connection_changes_or_removes_a_line(
     database_url: str, db: Database, statement: str
 ) -> None:
-    await db.fetch(ENTRY, "x")
+    await add_one_of_each(db)
     connection = await asyncpg.connect(database_url, ssl=False)
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
         await connection.execute(statement)
     await connection.close()
-    assert (await one(db, "SELECT count(*) FROM audit_log"))[0] == 1
+    assert await counts(db) == [1, 1, 1]
+
+
+async def test_not_even_who_unseals_the_logs_changes_a_connection(db: Database) -> None:
+    await add_one_of_each(db)
+    with pytest.raises(DBAPIError, match="append-only"):
+        await unsealed(db, "UPDATE connection_log SET user_id = NULL")
 
 
 async def test_who_unseals_the_log_does_so_for_one_transaction(db: Database) -> None:
-    await db.fetch(ENTRY, "old")
+    await add_one_of_each(db)
     await db.fetch("SELECT set_config('chatd.retention', 'on', true)")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await db.fetch("DELETE FROM audit_log")
     await age(db, 400)
     single = Database(db.engine.url.render_as_string(hide_password=False), pool_size=1)
-    assert await purging.forget_entries(single, 365) == 1
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await single.fetch("DELETE FROM audit_log")
+    for forget, table in (
+        (purging.forget_entries, "audit_log"),
+        (purging.forget_connections, "connection_log"),
+    ):
+        assert await forget(single, 365) == 1
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await single.fetch(f"DELETE FROM {table}")
     await single.close()
 
 
-async def test_nobody_truncates_the_log_not_even_unsealed(database_url: str) -> None:
+@pytest.mark.parametrize("table", ["audit_log", "connection_log"])
+async def test_nobody_truncates_a_log_not_even_unsealed(database_url: str, table: str) -> None:
     connection = await asyncpg.connect(database_url, ssl=False)
     await connection.execute("SET chatd.retention = 'on'")
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="append-only"):
-        await connection.execute("TRUNCATE audit_log")
+        await connection.execute(f"TRUNCATE {table}")
     await connection.close()
 
 
@@ -138,7 +157,7 @@ async def test_pages_together_are_the_whole_log_newest_first(db: Database, limit
     for _ in range(3):
         await add_one_of_each(db)
     await db.fetch(f"UPDATE tool_calls SET intended_at = {moment} WHERE id % 2 = 0")
-    await db.fetch(f"UPDATE connection_log SET at = {moment} WHERE id % 2 = 0")
+    await unsealed(db, MOVE_CONNECTIONS.format(at=moment, which="id % 2 = 0"))
     await unsealed(db, f"UPDATE audit_log SET at = {moment} WHERE id % 2 = 0")
     whole = await walk(db, limit=1000)
     assert len(whole) == len(set(whole)) == 24
@@ -222,7 +241,7 @@ async def unsealed(db: Database, statement: str) -> None:
 async def age(db: Database, days: int) -> None:
     back = f"interval '{days} days'"
     await unsealed(db, f"UPDATE audit_log SET at = at - {back}")
-    await db.fetch(f"UPDATE connection_log SET at = at - {back}")
+    await unsealed(db, MOVE_CONNECTIONS.format(at=f"at - {back}", which="true"))
     await db.fetch(f"UPDATE tool_calls SET intended_at = intended_at - {back}")
 
 
@@ -260,7 +279,8 @@ def test_only_retention_and_erasing_unseal_the_log() -> None:
     root = Path(audit.__file__).parents[2]
     sources = [path for folder in ("chatd", "workers") for path in (root / folder).rglob("*.py")]
     texts = {path.stem: path.read_text() for path in sources}
-    writes = re.compile(r"(UPDATE|DELETE FROM|TRUNCATE) audit_log")
-    assert {name for name, text in texts.items() if writes.search(text)} == {"purging", "erasing"}
+    for table, writers in (("audit_log", {"purging", "erasing"}), ("connection_log", {"purging"})):
+        writes = re.compile(rf"(UPDATE|DELETE FROM|TRUNCATE) {table}")
+        assert {name for name, text in texts.items() if writes.search(text)} == writers
     unsealing = {name for name, text in texts.items() if "chatd.retention" in text}
     assert unsealing == {"audit"}

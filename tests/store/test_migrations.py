@@ -185,7 +185,7 @@ async def test_taking_governance_back_opens_no_restricted_server(empty_database:
     await db.close()
 
 
-@pytest.mark.parametrize("first", ["turns", "users", "mcp_server_configs"])
+@pytest.mark.parametrize("first", ["turns", "users", "mcp_server_configs", "connection_log"])
 async def test_no_command_of_the_release_that_serves_deadlocks_with_oauth(
     empty_database: str, first: str
 ) -> None:
@@ -195,7 +195,7 @@ async def test_no_command_of_the_release_that_serves_deadlocks_with_oauth(
         await holder.execute(f"LOCK TABLE {first} IN ROW EXCLUSIVE MODE")
         migrating = asyncio.create_task(migrations.upgrade(db))
         await until(partial(_trying, db))
-        for table in ("policy_state", "mcp_server_configs", "users", "turns"):
+        for table in ("connection_log", "policy_state", "mcp_server_configs", "users", "turns"):
             await holder.execute(f"LOCK TABLE {table} IN ROW EXCLUSIVE MODE")
         assert not migrating.done()
     await migrating

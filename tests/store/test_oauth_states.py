@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from chatd.core.errors import NotFound
 from chatd.store import oauth_states
 from chatd.store.db import Database
 from chatd.store.ids import new_id
 from chatd.store.oauth_states import NewState, State, StateKind
 from chatd.store.secrets import Tampered
 from tests.seed import KEYS, make_server, make_user
+from tests.waiting import transaction
 
 DATA: dict[str, Any] = {"verifier": "v" * 43, "scopes": ["read"], "popup": True}
 
@@ -117,6 +119,56 @@ async def test_flows_of_a_server_and_of_a_user_can_be_ended(db: Database) -> Non
     assert await oauth_states.end_states(db, server_id=new_id()) == 0
     with pytest.raises(ValueError, match="whose"):
         await oauth_states.end_states(db)
+
+
+async def test_a_flow_that_was_used_is_ended_as_well(db: Database) -> None:
+    user, server = await make_user(db), await make_server(db)
+    made = await begin(db, user_id=user.user_id, server_id=server)
+    used = await use(db, made.secret)
+    assert used is not None
+    async with db.transaction() as session:
+        assert await oauth_states.hold_state(session, used.id)
+    assert await oauth_states.end_states(db, user_id=user.user_id) == 1
+    async with db.transaction() as session:
+        assert not await oauth_states.hold_state(session, used.id)
+
+
+async def test_ending_waits_for_what_is_held(db: Database, database_url: str) -> None:
+    user = await make_user(db)
+    used = await use(db, (await begin(db, user_id=user.user_id)).secret)
+    assert used is not None
+    async with transaction(database_url) as watcher, db.transaction() as session:
+        assert await oauth_states.hold_state(session, used.id)
+        ending = asyncio.create_task(oauth_states.end_states(db, user_id=user.user_id))
+        await watcher.waiting()
+        assert not ending.done()
+    assert await ending == 1
+
+
+async def test_ending_finds_what_went_on_while_it_waited(db: Database, database_url: str) -> None:
+    user, server = await make_user(db), await make_server(db)
+    whose: dict[str, Any] = {"user_id": user.user_id, "server_id": server}
+    ticket = await begin(db, "ticket", cookie=None, **whose)
+    used = await use(db, ticket.secret, "ticket", None)
+    assert used is not None
+    async with transaction(database_url) as other, db.transaction() as session:
+        assert await oauth_states.hold_state(session, used.id)
+        ending = asyncio.create_task(oauth_states.end_states(db, **whose))
+        await other.waiting()
+        state = await begin(db, after=used.id, **whose)
+    assert await ending == 2
+    assert await use(db, state.secret) is None
+
+
+async def test_what_goes_on_from_an_ended_flow_does_not_begin(db: Database) -> None:
+    user = await make_user(db)
+    ticket = await begin(db, "ticket", cookie=None, user_id=user.user_id)
+    used = await use(db, ticket.secret, "ticket", None)
+    assert used is not None
+    await begin(db, user_id=user.user_id, after=used.id)
+    assert await oauth_states.end_states(db, user_id=user.user_id) == 2
+    with pytest.raises(NotFound):
+        await begin(db, user_id=user.user_id, after=used.id)
 
 
 async def test_only_what_is_long_over_is_removed(db: Database) -> None:

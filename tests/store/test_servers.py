@@ -12,8 +12,8 @@ from chatd.core.errors import BadRequest, Conflict, NotFound
 from chatd.store import policy_state, servers
 from chatd.store.db import Database
 from chatd.store.secrets import KeyRing
+from chatd.store.server_settings import ServerSettings
 from chatd.store.server_views import View
-from chatd.store.servers import ServerSettings
 from tests.seed import make_group, make_user
 
 KEYS = KeyRing({"k1": os.urandom(32)})

@@ -22,6 +22,11 @@ async def seen(db: Database, token: str) -> SignedIn:
     return found
 
 
+async def end(db: Database, made: NewSession) -> bool:
+    async with db.transaction() as session:
+        return await sessions.end_session(session, made.id)
+
+
 async def later(db: Database, minutes: float) -> None:
     """As if so much time had gone by."""
     await db.fetch(
@@ -76,8 +81,8 @@ async def test_a_session_ends(db: Database, user: Actor) -> None:
     over = await sign_in(db, user, seconds=0.0)
     assert await sessions.authenticate_session(db, over.token) is None
     made = await sign_in(db, user)
-    assert await sessions.end_session(db, made.id)
-    assert not await sessions.end_session(db, made.id)
+    assert await end(db, made)
+    assert not await end(db, made)
     assert await sessions.authenticate_session(db, made.token) is None
     assert await sessions.sessions_alive(db, [over.id, made.id]) == frozenset()
 
@@ -135,6 +140,28 @@ async def test_a_token_that_is_lost_on_its_way_signs_nobody_out(db: Database, us
     assert new is not None
     assert await sessions.authenticate_session(db, lost) is None
     await seen(db, new)
+
+
+async def test_a_former_token_tells_whose_session_it_was(db: Database, user: Actor) -> None:
+    made = await sign_in(db, user)
+    second = await rotated(db, made.token)
+    newest = await rotated(db, second)
+    await seen(db, newest)
+    for former in (made.token, second):
+        await later(db, 2)
+        assert await sessions.authenticate_session(db, former) is None
+        found = await sessions.find_reused(db, former)
+        assert found == sessions.Reused(made.id, user.user_id)
+    assert await sessions.find_reused(db, newest) is None
+
+
+async def test_what_was_never_a_token_or_is_over_tells_nothing(db: Database, user: Actor) -> None:
+    made = await sign_in(db, user)
+    newest = await rotated(db, made.token)
+    assert await sessions.find_reused(db, "chatds_" + "x" * 67) is None
+    assert await sessions.find_reused(db, newest) is None
+    await end(db, made)
+    assert await sessions.find_reused(db, made.token) is None
 
 
 async def test_a_token_is_not_changed_without_need(db: Database, user: Actor) -> None:

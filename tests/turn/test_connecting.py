@@ -25,7 +25,7 @@ from tests.credentials.guarded import Guarded
 from tests.credentials.rotating import Rotating, running as answering
 from tests.mcp.peer import ADD, Peer, result, running
 from tests.outbound.raw_server import Exchange
-from tests.seed import change_server, make_server, make_user
+from tests.seed import change_server, make_group, make_server, make_user
 from tests.turn.bench import Bench, call
 
 OK = {"content": [{"type": "text", "text": "ok"}]}
@@ -274,6 +274,22 @@ async def test_nobody_waits_for_a_server_that_is_gone_or_wants_no_account_any_mo
     assert await go_on(bench, claim) == "completed"
 
 
+async def test_nobody_waits_for_a_server_that_is_not_theirs_to_use_any_more(
+    bench: Bench, authority: Rotating, peer: Guarded
+) -> None:
+    db = bench.seed.db
+    group = await make_group(db, "staff", bench.seed.actor.user_id)
+    await add(bench, authority, peer, "wiki", access="groups", group_ids=[group])
+    claim = await waiting(bench, "/tools")
+    assert (await bench.turn(claim))["status"] == "requires_action"
+    assert await find_pointless(db) == []
+    await db.fetch("DELETE FROM group_members")
+    ((item_id, chat_id),) = await find_pointless(db)
+    await expire_item(db, item_id, chat_id)
+    assert await go_on(bench, claim) == "completed"
+    assert "wiki" not in (await bench.told(claim))[-1]
+
+
 async def test_a_user_may_go_on_without(bench: Bench, authority: Rotating, notion: UUID) -> None:
     claim = await waiting(bench, "/say done")
     (item,) = (await bench.turn(claim))["open_items"]
@@ -434,6 +450,40 @@ async def test_a_connection_that_is_refused_meanwhile_is_explained_and_dropped(
     (notice,) = await notices(bench, claim)
     assert (notice["code"], notice["connect_url"]) == (AUTH_REQUIRED, link(notion))
     assert "does not accept the connection any more" in notice["message"]
+
+
+async def test_a_server_that_refused_everybody_is_used_again_when_it_is_well(
+    bench: Bench, authority: Rotating, peer: Guarded, notion: UUID
+) -> None:
+    """By itself, after a while; and nobody has to connect for it."""
+    await grant(bench, authority, notion)
+    peer.strict = True
+    for times in (1, 2):
+        claim = await bench.run(ADD_TO_NOTION, "/say done")
+        assert (await bench.turn(claim))["status"] == "completed"
+        (notice,) = await notices(bench, claim)
+        assert (notice["code"], notice["connect_url"]) == (AUTH_REQUIRED, link(notion))
+        (row,) = await bench.seed.db.fetch("SELECT needs_reauth, retries FROM oauth_tokens")
+        assert (row["needs_reauth"], row["retries"]) == ("unauthorized", times)
+        await bench.seed.db.fetch("UPDATE oauth_tokens SET retry_at = clock_timestamp()")
+    peer.strict = False
+    claim = await bench.run(ADD_TO_NOTION, "/say done")
+    assert await bench.told(claim) == ["notion__add({})", "-> ok", "done"]
+    assert await notices(bench, claim) == []
+
+
+async def test_until_it_is_time_such_a_server_is_not_asked_and_its_user_is_waited_for(
+    bench: Bench, authority: Rotating, peer: Guarded, notion: UUID
+) -> None:
+    await grant(bench, authority, notion)
+    peer.strict = True
+    await bench.run("/say done")
+    refusals, peer.strict = peer.refusals, False
+    claim = await waiting(bench, "/say done")
+    (item,) = (await bench.turn(claim))["open_items"]
+    assert (item["reason"], peer.refusals, peer.heard) == ("unauthorized", refusals, [])
+    await connect(bench, authority, notion)
+    assert await go_on(bench, claim) == "completed"
 
 
 async def test_a_call_that_needs_more_access_says_so_and_the_server_stays(

@@ -37,9 +37,11 @@ from chatd.store.hot.pieces import (
     ACTIVE,
     CHAT_COLUMNS,
     LEASE,
+    MAY_RETRY,
     MAY_USE,
     NEEDS_REAUTH,
     TURN_COLUMNS,
+    UNDECIDED,
     USABLE_MODEL,
 )
 from chatd.store.hot.submitting import CREATE_CHAT, SUBMIT
@@ -64,6 +66,7 @@ __all__ = [
     "LOAD",
     "LOCK_CLAIMS",
     "MARK_SENT",
+    "MAY_RETRY",
     "MAY_USE",
     "NEEDS_REAUTH",
     "RECORD_RESULT",
@@ -74,5 +77,6 @@ __all__ = [
     "SERVER_ROW",
     "SUBMIT",
     "TURN_COLUMNS",
+    "UNDECIDED",
     "USABLE_MODEL",
 ]

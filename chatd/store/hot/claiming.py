@@ -1,6 +1,6 @@
 """Claiming turns, loading their world, keeping their leases."""
 
-from chatd.store.hot.pieces import LEASE, NEEDS_REAUTH
+from chatd.store.hot.pieces import BARRED, LEASE
 
 _BUSY = """
 WITH busy AS (
@@ -101,7 +101,7 @@ CLAIM_LIMITED = f"""
 left out before anything is ranked: it holds up nobody, not even its owner's other turns. Share: how
 many turns its owner would have running if all their others were another provider's."""
 
-_TOKEN = f"""(SELECT jsonb_build_object('id', o.id, 'needs_reauth', {NEEDS_REAUTH})
+_TOKEN = f"""(SELECT jsonb_build_object('id', o.id, 'needs_reauth', {BARRED})
             FROM oauth_tokens o WHERE o.user_id = {{user}} AND o.server_id"""
 
 _CONNECTION = f"""CASE s.auth_type WHEN 'oauth2' THEN {_TOKEN} = s.id)

@@ -1,5 +1,7 @@
 """What several statements are made of."""
 
+from chatd.core.oauth import DOUBTFUL
+
 LEASE = "interval '10 seconds'"
 
 ACTIVE = "('pending', 'running', 'interrupting', 'requires_action')"
@@ -17,6 +19,17 @@ MAY_USE = """(s.access = 'everyone' OR EXISTS (
 NEEDS_REAUTH = """coalesce(o.needs_reauth, CASE WHEN o.refresh_token IS NULL
         AND o.expires_at <= clock_timestamp() THEN 'expired' END)"""
 """Why the token `o` is no use any more; NULL if it is, or can be refreshed."""
+
+_DOUBTED = f"""o.needs_reauth IN ({", ".join(f"'{reason}'" for reason in DOUBTFUL)})"""
+
+UNDECIDED = f"coalesce({_DOUBTED}, true)"
+"""Whether the token `o` is not marked for good."""
+
+MAY_RETRY = f"coalesce({_DOUBTED} AND o.retry_at <= clock_timestamp(), false)"
+"""Whether the token `o`, which is marked, is tried all the same: what was wrong may be over."""
+
+BARRED = f"CASE WHEN NOT {MAY_RETRY} THEN {NEEDS_REAUTH} END"
+"""Why no turn tries the token `o`."""
 
 TURN_COLUMNS = """
     t.id, t.chat_id, t.kind, t.status, t.attempt, t.plan_mode, t.model_config_id, t.mcp_server_ids,

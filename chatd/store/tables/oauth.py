@@ -105,6 +105,12 @@ class OAuthToken(Row, table=True):
     attempted_at: Instant = timestamp()
     needs_reauth: str | None = None
     last_error: str = _word()
+    refusals: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """Refreshes in a row that were refused without a word on whether that is for good."""
+    retries: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """How often in a row it was marked for a reason that need not be final."""
+    retry_at: Instant = timestamp()
+    """Refusals before do not count again; marked for such a reason it is tried again from then."""
     wanted_scopes: str = _word()
     """What to ask for the next time, once a server has wanted more."""
     step_ups: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
@@ -163,11 +169,16 @@ class Session(Row, table=True):
 
     id: UUID = primary_id()
     user_id: UUID = _user(nullable=False)
+    family_sha256: bytes = _bytes(unique=True)
+    """Of what all its tokens begin with."""
     token_sha256: bytes = _bytes(unique=True)
     previous_sha256: bytes | None = Field(
         default=None, sa_column=Column(LargeBinary, nullable=True, index=True)
     )
     csrf_sha256: bytes = _bytes()
+    id_token: bytes | None = _bytes(nullable=True)
+    """Ciphertext: what signing out at the provider is asked with."""
+    id_token_key_id: str | None = None
     created_at: Instant = timestamp(now=True)
     rotated_at: Instant = timestamp(now=True)
     seen_at: Instant = timestamp()

@@ -47,6 +47,11 @@ def _word() -> Any:
     return Field(default="", sa_column_kwargs={"server_default": ""})
 
 
+def _flag(*, default: bool = False) -> Any:
+    said = "true" if default else "false"
+    return Field(default=default, sa_column_kwargs={"server_default": text(said)})
+
+
 class McpServerConfig(Row, table=True):
     """One configured server. The six secret columns hold ciphertext, each with its key's id."""
 
@@ -80,18 +85,24 @@ class McpServerConfig(Row, table=True):
     oauth2_scopes: str = ""
     oauth2_issuer: str = _word()
     """As its metadata says; empty: configured by hand without it."""
+    oauth2_issuer_set: bool = _flag()
+    """An administrator has named it: no other is accepted."""
     oauth2_resource: str = _word()
+    """For RFC 8707; empty: the canonical URL."""
+    oauth2_resource_set: bool = _flag()
+    """Not as discovery found it."""
+    oauth2_send_resource: bool = _flag(default=True)
     oauth2_auth_method: str = _word()
     oauth2_client_source: str = _word()
     oauth2_registration_url: str = _word()
-    oauth2_sends_issuer: bool = Field(
-        default=False, sa_column_kwargs={"server_default": text("false")}
-    )
+    oauth2_sends_issuer: bool = _flag()
     oauth2_client_key_id: str = _word()
     """Of the private key that is in `oauth2_client_secret` with `private_key_jwt`."""
     oidc_audience: str = _word()
     """`user_oidc`: for whom the login's token is exchanged; empty: it is sent as it is."""
     discovered_at: Instant = timestamp()
+    oauth2_looked_at: Instant = timestamp()
+    """When it was last looked whether its authorization server is still the same."""
     api_key_header: str = ""
     api_key_value: bytes | None = Field(default=None, sa_column=_secret())
     api_key_value_key_id: str | None = None
@@ -110,7 +121,7 @@ class McpServerConfig(Row, table=True):
     """By original tool name; see `chatd.core.servers.ToolSetting`."""
     access: str = Field(default="everyone", sa_column_kwargs={"server_default": "everyone"})
     """`groups`: only for members of the groups in `mcp_server_groups`."""
-    required_auth: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
+    required_auth: bool = _flag()
     tool_changes: str = Field(default="follow", sa_column_kwargs={"server_default": "follow"})
     """What happens when a tool is no longer what was pinned."""
     signing_secret: bytes | None = Field(default=None, sa_column=_secret())
@@ -165,7 +176,7 @@ class ToolPin(Row, table=True):
 
 class Connection(Row, table=True):
     """One connect or disconnect of a worker to an MCP server. Ids without foreign keys: the line
-    outlives what it is about."""
+    outlives what it is about. Append-only by a trigger; see `chatd.store.audit.unseal`."""
 
     __tablename__ = "connection_log"
     __table_args__ = (
