@@ -189,7 +189,8 @@ class Runner:
         del self._running[running.claim.lease_id]
         if not self._draining:
             self._room.set()
-            self._wake.set()
+            if running.control.more:
+                self._wake.set()
         elif self._limited:
             # What waited for this turn's provider is for another worker.
             self._deps.wakes.wake()

@@ -130,12 +130,14 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The turn's last commit; `promoted_id` is the chat's next turn, now pending."""
+    """The turn's last commit; `promoted_id` is the chat's next turn, now pending; `more`: other
+    turns were pending, whoever's."""
 
     version: int
     status: str
     messages: tuple[tuple[int, str], ...]
     promoted_id: UUID | None
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)

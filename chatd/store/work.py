@@ -195,6 +195,7 @@ async def finish_turn(
                 status=row["status"],
                 messages=_message_ids(row["messages"]),
                 promoted_id=row["promoted_id"],
+                more=row["more"],
             )
 
 

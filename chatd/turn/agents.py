@@ -137,13 +137,15 @@ async def list_agents(
     return ToolResult(cap(_json([agent.listed() for agent in found]), context.max_text))
 
 
-async def inform_parent(deps: TurnDeps, claim: Claim) -> None:
+async def inform_parent(deps: TurnDeps, claim: Claim) -> bool:
     """After a commit that ended or parked a sub-agent's turn: whoever waits for it goes on.
 
-    It never fails that turn: what is missed here, a sweeper finds.
+    Whether somebody may have waited. It never fails that turn: what is missed here, a sweeper finds.
     """
+    waited = False
     try:
         for item_id, chat_id in await find_waits_over(deps.db, claim.chat_id):
+            waited = True
             version = await end_wait(deps.db, item_id, chat_id)
             if version is not None:
                 deps.publisher.announce(chat_id, version, owner_id=claim.owner_id)
@@ -152,6 +154,7 @@ async def inform_parent(deps: TurnDeps, claim: Claim) -> None:
         pass
     except Exception as error:
         log.exception("a parent was not informed", error=type(error).__name__)
+    return waited
 
 
 HANDLERS: dict[str, Handler] = {

@@ -34,7 +34,7 @@ StopReason = Literal["interrupt", "lost", "drain"]
 
 @dataclass(slots=True)
 class Control:
-    """Set by the worker before it cancels the turn's task; read by the turn.
+    """Between a turn and its worker, which sets `stop` before it cancels the turn's task.
 
     `interrupt`: the user stopped it; commit what there is. `lost`: the turn is no longer ours;
     write nothing. `drain`: the worker goes away; give the turn back.
@@ -43,3 +43,5 @@ class Control:
     stop: StopReason | None = None
     policy_version: int = 0
     """The newest that a push or the lease renewal has told."""
+    more: bool = True
+    """Told by the turn: others may be pending. Those that became it since have a wake."""

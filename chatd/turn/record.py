@@ -19,7 +19,7 @@ from chatd.store import items, work
 from chatd.store.stopping import INTERRUPTED
 from chatd.store.views import message_view
 from chatd.stream.publisher import TurnFeed
-from chatd.turn.deps import TurnDeps
+from chatd.turn.deps import Control, TurnDeps
 from chatd.turn.rows import annotated, outcome_of, status_event
 
 Results = Sequence[tuple[PlannedCall, ToolResult]]
@@ -29,9 +29,10 @@ Events = list[tuple[EventType, dict[str, Any]]]
 class Recorder:
     """One attempt's commits and events. Every method raises `LeaseLost` when it is not ours."""
 
-    def __init__(self, deps: TurnDeps, claim: Claim) -> None:
+    def __init__(self, deps: TurnDeps, claim: Claim, control: Control) -> None:
         self._deps = deps
         self._claim = claim
+        self._control = control
         self.feed = TurnFeed(deps.publisher, claim)
         self._first_token: float | None = None
         self._journaled: set[int] = set()
@@ -210,6 +211,7 @@ class Recorder:
                 self._deps.db, self._claim, messages, status, error, notices,
                 self._first_token_ago(),
             )  # fmt: skip
+        self._control.more = ended.more or ended.promoted_id is not None
         if messages:
             self._count_step()
         if ended.promoted_id is not None:

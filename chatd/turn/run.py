@@ -91,7 +91,7 @@ class _Turn:
         self._deps = deps
         self._claim = claim
         self._control = control
-        self._record = Recorder(deps, claim)
+        self._record = Recorder(deps, claim, control)
         self._ledger = Ledger(deps.db, claim)
         self._answer = Answer()
         self._step = 0
@@ -270,7 +270,7 @@ class _Turn:
     async def wind_up(self, ended: str) -> None:
         """Whoever waits for this chat may go on. What was paid for and is not history counts."""
         if self._is_child and ended not in ("lost", "handed_back"):
-            await inform_parent(self._deps, self._claim)
+            self._control.more |= await inform_parent(self._deps, self._claim)
         ours = ended != "lost"
         if ours or not await self._ledger.has(self._answer, self._step):
             self._ledger.lost(self._answer)

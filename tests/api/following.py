@@ -22,7 +22,7 @@ from chatd.store.db import Database
 from chatd.store.following import read_versions
 from chatd.store.ids import new_id
 from chatd.stream.hub import Hub
-from chatd.turn.deps import TurnDeps
+from chatd.turn.deps import Control, TurnDeps
 from chatd.turn.record import Recorder
 from tests.frontend import View
 from tests.seed import Seed
@@ -39,7 +39,7 @@ class Speaker:
 
     def __init__(self, deps: TurnDeps, claim: Claim) -> None:
         self.claim = claim
-        self.record = Recorder(deps, claim)
+        self.record = Recorder(deps, claim, Control())
         self.answer = Answer()
 
     def say(self, *deltas: Delta) -> None:

@@ -70,6 +70,14 @@ async def test_the_promoted_message_follows_the_last_answer(seed: Seed) -> None:
     assert promoted.version == ended.version + 1
 
 
+async def test_the_end_of_a_turn_tells_whether_others_are_pending(seed: Seed) -> None:
+    first, second = await seed.claimed(), await seed.claimed()
+    await seed.send(second.chat_id)
+    assert (await finish(seed, first)).more is False
+    await seed.chat()
+    assert (await finish(seed, second)).more is True
+
+
 async def test_a_failed_turn_promotes_nothing(seed: Seed) -> None:
     claim = await seed.claimed()
     await seed.send(claim.chat_id)

@@ -6,6 +6,7 @@ from redis.asyncio import Redis
 
 from chatd.store.db import Database
 from chatd.store.ids import new_id
+from chatd.telemetry import REGISTRY
 from tests.relay import relay_to
 from tests.seed import Seed
 from tests.turn.bench import Bench
@@ -71,6 +72,22 @@ async def test_waking_for_nothing_is_harmless(bench: Bench, make_runner: MakeRun
     await chats(bench, 1, "/say hello")
     runner.wake()
     await reached(bench, completed=1)
+
+
+async def test_who_leaves_nothing_pending_does_not_look_for_more(
+    bench: Bench, make_runner: MakeRunner
+) -> None:
+    def looked() -> float:
+        labels = {"stage": "acquisition"}
+        return REGISTRY.get_sample_value("chatd_stage_duration_seconds_count", labels) or 0
+
+    runner, before = make_runner(), looked()
+    for number in range(1, 4):
+        await chats(bench, 1, "/say hello")
+        runner.wake()
+        await reached(bench, completed=number)
+        await soon(lambda: runner.busy == 0)
+    assert looked() - before == 3
 
 
 async def test_a_finished_turn_starts_the_one_it_promoted(

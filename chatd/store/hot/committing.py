@@ -147,7 +147,8 @@ FINISH = f"""
         p.content, p.version FROM promoted p WHERE p.kind = 'message'
 )
 SELECT EXISTS (SELECT 1 FROM fresh) AS fresh, bump.version, turn.status,
-    promoted.id AS promoted_id, {_MESSAGE_ROWS}
+    promoted.id AS promoted_id, {_MESSAGE_ROWS},
+    EXISTS (SELECT 1 FROM turns WHERE status = 'pending') AS more
 FROM fence LEFT JOIN bump ON true LEFT JOIN turn ON true LEFT JOIN promoted ON true
 """
 
