@@ -26,6 +26,9 @@ from chatd.dev.stack import Stack, start_stack
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = "127.0.0.0/8"
+_HAS_TURNS = """
+SELECT n_tup_ins >= 100 FROM pg_stat_user_tables WHERE relname = 'turns'
+"""
 GRACE_S = 4.0
 """The harness ends everything at once, PostgreSQL too: there is nothing to wait for."""
 
@@ -48,8 +51,8 @@ async def _serve(options: argparse.Namespace) -> None:
     data: Path = options.data
     shutil.rmtree(data, ignore_errors=True)
     stack = await start_stack(data)
-    await _settle(stack.database_url)
     children: list[Child] = []
+    settling = asyncio.create_task(_settle(stack.database_url))
     try:
         env = environment(stack)
         _chatd(env, "migrate")
@@ -63,18 +66,20 @@ async def _serve(options: argparse.Namespace) -> None:
         _tell(data, stack, token, children)
         await stop.wait()
     finally:
+        settling.cancel()
         await asyncio.gather(*(child.stop() for child in children))
         with contextlib.suppress(Exception):
             await stack.close()
 
 
 async def _settle(database_url: str) -> None:
-    """Statistics within seconds, as a database has them that is older than a minute: plans made
-    for empty tables, and kept by prepared statements, are no system's speed."""
+    """Statistics after the first turns, as a database has them that is older than a minute: plans
+    made for empty tables, and kept by prepared statements, are no system's speed."""
     connection = await asyncpg.connect(database_url)
     try:
-        await connection.execute("ALTER SYSTEM SET autovacuum_naptime = '2s'")
-        await connection.execute("SELECT pg_reload_conf()")
+        while not await connection.fetchval(_HAS_TURNS):  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+        await connection.execute("ANALYZE")
     finally:
         await connection.close()
 

@@ -11,7 +11,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,20 @@ def main() -> None:
     parser.add_argument("--reps", type=int, default=1)
     parser.add_argument("--spy", default="", help="prefix of the files with stacks")
     options = parser.parse_args()
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        system = _start(processes)
+    with running() as system:
         for cell in options.cells:
             scenario, conc = cell.split(":")
-            _drive(system, scenario, min(int(conc), 16), 1)
+            drive(system, scenario, min(int(conc), 16), 1)
             for _ in range(options.reps):
                 _measure(system, scenario, int(conc), options.secs, options.spy)
+
+
+@contextmanager
+def running() -> Generator[System]:
+    """A chatd, its model and its tool server."""
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        yield _start(processes)
     finally:
         for process in reversed(processes):
             process.terminate()
@@ -85,7 +92,8 @@ def _until_up(port: int, path: str) -> None:
     raise SystemExit(f"nothing answers on port {port}")
 
 
-def _drive(system: System, scenario: str, conc: int, secs: float) -> dict[str, Any]:
+def drive(system: System, scenario: str, conc: int, secs: float) -> dict[str, Any]:
+    """The harness's figures of a cell."""
     driver = shared.load("drive")
     driver.ASK.update(adapter.ASK)
     ports = {"llm_port": MODEL, "tool_port": TOOLS}
@@ -111,10 +119,10 @@ def _measure(system: System, scenario: str, conc: int, secs: float, spy: str) ->
         if spy
     ]
     _calls()
-    before = _cpu(system)
-    result = _drive(system, scenario, conc, secs)
+    before = cpu(system)
+    result = drive(system, scenario, conc, secs)
     turns = max(1, result["turns"])
-    after = _cpu(system)
+    after = cpu(system)
     for process in watching:
         process.wait()
     split = {name: round((after[name] - before[name]) / turns, 2) for name in after}
@@ -135,7 +143,7 @@ def _calls() -> int:
         return sum(json.load(answer).values())
 
 
-def _cpu(system: System) -> dict[str, float]:
+def cpu(system: System) -> dict[str, float]:
     """CPU-ms used so far; finer than the harness's own figure, which has ticks of 10 ms."""
     tree = shared.load("drive").tree
     return {name: sum(map(_spent, tree(pid))) for name, pid in system.pids.items()}

@@ -69,7 +69,7 @@ class Commands:
             traceparent=self._traceparent(),
         )
         if accepted.version:
-            self._publisher.created(chat_id, actor.user_id)
+            self._publisher.touched(actor.user_id, chat_id)
             self._wakes.wake()
         return _submitted({**accepted.chat, "turn": accepted.turn}, accepted)
 

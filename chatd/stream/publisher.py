@@ -48,6 +48,8 @@ class Publisher:
         self._windowed: dict[int, TurnFeed] = {}
         self._due = False
         self._hints: list[tuple[str, bytes]] = []
+        self._owners: dict[tuple[UUID, UUID], None] = {}
+        """Whose list of chats has changed, and by which chat."""
         self._wanted = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
@@ -75,14 +77,14 @@ class Publisher:
         Without `owner_id` these find out by themselves, seconds later.
         """
         self._hints.append((channel(chat_id), pack(hint(version, events))))
+        self._wanted.set()
         if owner_id is not None:
-            self.created(chat_id, owner_id)
-        self._wanted.set()
+            self.touched(owner_id, chat_id)
 
-    def created(self, chat_id: UUID, owner_id: UUID) -> None:
-        """Tell the owner's watchers; nobody can follow the chat itself yet."""
-        self._hints.append((owner_channel(owner_id), str(chat_id).encode()))
-        self._wanted.set()
+    def touched(self, owner_id: UUID, chat_id: UUID) -> None:
+        """Tell the owner's watchers, within the window: a turn that is short is told of once."""
+        self._owners[owner_id, chat_id] = None
+        self._open_window()
 
     def changed(self, feed: "TurnFeed", *, at_once: bool) -> None:
         """A feed has something to send: now, or within the window."""
@@ -91,6 +93,9 @@ class Publisher:
             self._wanted.set()
             return
         self._windowed[id(feed)] = feed
+        self._open_window()
+
+    def _open_window(self) -> None:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._window_s, self._window_over)
 
@@ -99,15 +104,24 @@ class Publisher:
         self._due = True
         self._wanted.set()
 
-    def _to_send(self) -> list["TurnFeed"]:
+    def _fill(self, pipeline: Any) -> None:
         """The urgent feeds; those of the window only when it is over, or each end of a turn
         would cut everybody's window short."""
         feeds, self._urgent = self._urgent, {}
+        hints, self._hints = self._hints, []
         if self._due or self._closing:
             feeds = self._windowed | feeds
             self._windowed = {}
+            hints += [
+                (owner_channel(owner_id), str(chat_id).encode())
+                for owner_id, chat_id in self._owners
+            ]
+            self._owners = {}
             self._due = False
-        return list(feeds.values())
+        for feed in feeds.values():
+            feed.write(pipeline)
+        for name, payload in hints:
+            pipeline.publish(name, payload)
 
     async def _run(self) -> None:
         while not self._closing:
@@ -121,12 +135,8 @@ class Publisher:
                 self.failures += 1
 
     async def _send(self) -> None:
-        hints, self._hints = self._hints, []
         pipeline: Any = self._redis.pipeline(transaction=False)
-        for feed in self._to_send():
-            feed.write(pipeline)
-        for name, payload in hints:
-            pipeline.publish(name, payload)
+        self._fill(pipeline)
         if not len(pipeline):
             return
         try:
@@ -148,8 +158,8 @@ class TurnFeed:
 
     def __init__(self, publisher: Publisher, claim: Claim) -> None:
         self._publisher = publisher
+        self._claim = claim
         self._chat_id = str(claim.chat_id)
-        self._owner_id = str(claim.owner_id)
         self._turn_id = str(claim.turn_id)
         self._order = claim.version
         self._attempt = claim.attempt
@@ -160,7 +170,6 @@ class TurnFeed:
         self._ready: list[Entry] = []
         self._quiet = True
         self._ended = False
-        self._for_owner = False
 
     def delta(self, part: Any, *, role: str = "assistant") -> None:
         """A piece of the message in flight; consecutive text is joined until it is sent."""
@@ -175,8 +184,7 @@ class TurnFeed:
     def event(self, kind: EventType, data: dict[str, Any]) -> None:
         """An event that no row tells of: retry, notice, preview_reset."""
         self._flush_deltas()
-        self._seq += 1
-        event = render(kind, self._chat_id, self._turn_id, self._attempt, self._seq, data)
+        event = self._next(kind, data)
         self._ready.append(self._preview([event], self._seq))
         self._publisher.changed(self, at_once=True)
 
@@ -195,12 +203,7 @@ class TurnFeed:
         """
         self._flush_deltas()
         first = self._seq + 1
-        rendered: list[Event] = []
-        for kind, data in events:
-            self._seq += 1
-            rendered.append(
-                render(kind, self._chat_id, self._turn_id, self._attempt, self._seq, data)
-            )
+        rendered = [self._next(kind, data) for kind, data in events]
         entry = Entry(
             version=version,
             turn_id=self._turn_id,
@@ -218,8 +221,9 @@ class TurnFeed:
         self._start = self._seq + 1
         self._quiet = True
         self._ended = ended
-        self._for_owner |= not events or any(kind in _FOR_OWNERS for kind, _ in events)
         self._publisher.changed(self, at_once=True)
+        if not events or any(kind in _FOR_OWNERS for kind, _ in events):
+            self._publisher.touched(self._claim.owner_id, self._claim.chat_id)
 
     def write(self, pipeline: Any) -> None:
         """Put everything that waits into the pipeline."""
@@ -231,9 +235,6 @@ class TurnFeed:
             if entry.is_preview and position > over:
                 self._keep(pipeline, entry, payload)
             pipeline.publish(channel(self._chat_id), payload)
-        if self._for_owner:
-            self._for_owner = False
-            pipeline.publish(owner_channel(self._owner_id), self._chat_id)
         if self._ended:
             pipeline.expire(preview_key(self._chat_id), ENDED_TTL_S)
 
@@ -256,15 +257,16 @@ class TurnFeed:
         first = self._seq + 1
         events: list[Event] = []
         for delta in deltas:
-            self._seq += 1
             part = delta["part"]
             if len(delta["pieces"]) > 1:
                 part = {**part, "text": "".join(delta["pieces"])}
             data = {"role": delta["role"], "part": part}
-            events.append(
-                render("message_part", self._chat_id, self._turn_id, self._attempt, self._seq, data)
-            )
+            events.append(self._next("message_part", data))
         self._ready.append(self._preview(events, first))
+
+    def _next(self, kind: EventType, data: dict[str, Any]) -> Event:
+        self._seq += 1
+        return render(kind, self._chat_id, self._turn_id, self._attempt, self._seq, data)
 
     def _preview(self, events: list[Event], first: int) -> Entry:
         return Entry(

@@ -140,7 +140,7 @@ async def list_agents(
 async def inform_parent(deps: TurnDeps, claim: Claim) -> bool:
     """After a commit that ended or parked a sub-agent's turn: whoever waits for it goes on.
 
-    Whether somebody may have waited. It never fails that turn: what is missed here, a sweeper finds.
+    Answers whether somebody did. It never fails that turn: what is missed here, a sweeper finds.
     """
     waited = False
     try:

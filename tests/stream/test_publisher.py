@@ -237,7 +237,7 @@ async def test_redis_may_go_and_come_back(valkey: Valkey, redis: Redis) -> None:
         feed.delta(word("b"))
         await soon(lambda: publisher.failures == 1)
         feed.committed(3, 1, [("status", {})])
-        await soon(lambda: publisher.failures == 2)
+        await soon(lambda: publisher.failures >= 2)
     finally:
         await valkey.restart()
     async with listening(redis) as channel:

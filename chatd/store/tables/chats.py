@@ -40,6 +40,11 @@ def _counter() -> Column[int]:
     return Column(BigInteger, nullable=False, server_default="0")
 
 
+def _of_sub_agents(name: str, column: str) -> Index:
+    """Most chats are none: their changes need not be written to it."""
+    return Index(name, column, postgresql_where=text(f"{column} IS NOT NULL"))
+
+
 class Chat(Row, table=True):
     """`version` grows by one in every transaction that changes anything a client keeps.
 
@@ -60,17 +65,15 @@ class Chat(Row, table=True):
             text("id DESC"),
             postgresql_where=text("deleted_at IS NULL"),
         ),
+        _of_sub_agents("ix_chats_parent", "parent_chat_id"),
+        _of_sub_agents("ix_chats_root", "root_chat_id"),
         Index("ix_chats_deleted", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     )
 
     id: UUID = primary_id()
     owner_id: UUID = Field(foreign_key="users.id", ondelete="CASCADE")
-    parent_chat_id: UUID | None = Field(
-        default=None, foreign_key="chats.id", ondelete="CASCADE", index=True
-    )
-    root_chat_id: UUID | None = Field(
-        default=None, foreign_key="chats.id", ondelete="CASCADE", index=True
-    )
+    parent_chat_id: UUID | None = Field(default=None, foreign_key="chats.id", ondelete="CASCADE")
+    root_chat_id: UUID | None = Field(default=None, foreign_key="chats.id", ondelete="CASCADE")
     title: str
     title_source: str = Field(default="fallback", sa_column_kwargs={"server_default": "fallback"})
     retitling_until: Instant = timestamp()
