@@ -26,9 +26,7 @@ from chatd.dev.stack import Stack, start_stack
 
 ROOT = Path(__file__).resolve().parents[1]
 LOOPBACK = "127.0.0.0/8"
-_HAS_TURNS = """
-SELECT n_tup_ins >= 100 FROM pg_stat_user_tables WHERE relname = 'turns'
-"""
+_TURNS = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'turns'"
 GRACE_S = 4.0
 """The harness ends everything at once, PostgreSQL too: there is nothing to wait for."""
 
@@ -73,13 +71,17 @@ async def _serve(options: argparse.Namespace) -> None:
 
 
 async def _settle(database_url: str) -> None:
-    """Statistics after the first turns, as a database has them that is older than a minute: plans
-    made for empty tables, and kept by prepared statements, are no system's speed."""
+    """Statistics as a database has them that has grown for days: plans made for tables that were
+    empty or small a second ago, and kept by prepared statements, are no system's speed."""
     connection = await asyncpg.connect(database_url)
+    seen = 30
     try:
-        while not await connection.fetchval(_HAS_TURNS):  # noqa: ASYNC110
+        while True:
             await asyncio.sleep(0.2)
-        await connection.execute("ANALYZE")
+            turns = await connection.fetchval(_TURNS) or 0
+            if turns >= 3 * seen:
+                seen = turns
+                await connection.execute("ANALYZE")
     finally:
         await connection.close()
 
