@@ -116,7 +116,7 @@ class Turn(Row, table=True):
         one_of("reasoning_effort", EFFORTS, name="ck_turns_reasoning_effort"),
         one_of("on_auth_required", ("skip", "wait"), name="ck_turns_on_auth_required"),
         CheckConstraint(
-            "(status IN ('running', 'interrupting')) = (lease_id IS NOT NULL)",
+            "(status = ANY ('{running,interrupting}'::text[])) = (lease_id IS NOT NULL)",
             name="ck_turns_lease",
         ),
         Index(
