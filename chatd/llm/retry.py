@@ -61,7 +61,7 @@ async def complete_with_retries(
     """
     options = {"effort": effort, "tool_choice": tool_choice, "silence_s": silence_s}
     call = partial(complete, client, model, messages, tools, **options)
-    state: RetryCallState | None = None
+    state = None
     while True:
         attempt, finished = call(), False
         try:
@@ -75,8 +75,7 @@ async def complete_with_retries(
             failed = _failed(error, model)
         finally:
             await attempt.aclose()
-        state = state or _first_failure(max_attempts)
-        delay = await _delay(state, failed)
+        delay = await _delay(state := state or _first_failure(max_attempts), failed)
         yield [Retrying(state.attempt_number, round(delay * 1000), failed.error)]
         await sleep(delay)
         if still_mine is not None and not await still_mine():
