@@ -73,6 +73,8 @@ class Runner:
         self._draining = False
         self._limited = False
         """A model provider has a limit of turns."""
+        self._missed = False
+        """A wake came while there was no room."""
         self._claiming: asyncio.Task[None] | None = None
         self._asked: set[UUID] | None = None
         """Turns to look at that may be on their way to us, while a claim is under way."""
@@ -152,6 +154,7 @@ class Runner:
         """Whether there may be more to claim."""
         wanted = min(self.free, CLAIM_BATCH)
         if wanted <= 0:
+            self._missed = True
             return False
         asked = self._asked = set[UUID]()
         try:
@@ -189,7 +192,10 @@ class Runner:
         del self._running[running.claim.lease_id]
         if not self._draining:
             self._room.set()
-            if running.control.more:
+            # Under a limit another worker may have looked while this turn still counted.
+            limited = self._limited or self._per_owner > 0
+            if running.control.more or limited or self._missed:
+                self._missed = False
                 self._wake.set()
         elif self._limited:
             # What waited for this turn's provider is for another worker.

@@ -29,14 +29,17 @@ class ModelClient:
 
     def __init__(self, http: httpx2.AsyncClient, base_url: str, key: str) -> None:
         client = openai.AsyncOpenAI(api_key=key, base_url=base_url, max_retries=0, http_client=http)
-        # Both come from this process's environment, and would go to every provider.
-        client.organization = None
-        client.project = None
         self._http = http
         self.url = _below(client.base_url, "chat/completions")
-        own = {**client.default_headers, **client.auth_headers, "Accept": "text/event-stream"}
-        said = {name: value for name, value in own.items() if isinstance(value, str)}
-        self.headers = httpx2.Headers({**http.headers, **httpx2.Headers(said)})
+        # Not all of its own: some come from this process's environment, for one provider at most.
+        own = {
+            "Accept": "text/event-stream",
+            "Content-Type": "application/json",
+            "User-Agent": client.user_agent,
+            **client.platform_headers(),
+            **client.auth_headers,
+        }
+        self.headers = httpx2.Headers({**http.headers, **httpx2.Headers(own)})
 
     async def post(self, content: bytes, silence_s: float) -> httpx2.Response:
         """The answer, its body not read yet; whoever asked closes it. `silence_s` bounds each

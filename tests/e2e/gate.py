@@ -28,6 +28,7 @@ class Gate:
         task = asyncio.create_task(self._connected(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.close())
 
     async def serve(self) -> asyncio.Server:
         server = await asyncio.start_server(self.accept, sock=listen())

@@ -60,7 +60,9 @@ async def redis_values(url: str) -> dict[str, bytes]:
             b"hash": typed.hgetall,
             b"stream": typed.xrange,
         }
-        return {
-            f"redis {key.decode()}": repr(await readers[await typed.type(key)](key)).encode()
-            async for key in typed.scan_iter()
-        }
+        found: dict[str, bytes] = {}
+        async for key in typed.scan_iter():
+            kind = await typed.type(key)
+            if kind != b"none":  # it has run out since
+                found[f"redis {key.decode()}"] = repr(await readers[kind](key)).encode()
+        return found

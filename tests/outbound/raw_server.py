@@ -89,6 +89,8 @@ class RawServer:
             writer.close()
 
     async def stop(self) -> None:
+        for _ in range(5):  # what was being accepted becomes a connection, which can be closed
+            await asyncio.sleep(0)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -6,6 +6,7 @@ from functools import partial
 import asyncpg
 import pytest
 from sqlalchemy.exc import ProgrammingError
+from sqlmodel import SQLModel
 
 from chatd.store import migrations
 from chatd.store.db import Database
@@ -64,6 +65,13 @@ async def test_every_migration_can_be_taken_back_alone(empty_database: str) -> N
 
 async def test_the_tables_in_code_are_those_in_the_database(db: Database) -> None:
     await migrations.check(db)
+
+
+async def test_the_tables_in_code_can_be_created(empty_database: str) -> None:
+    db = Database(empty_database, pool_size=1)
+    async with db.engine.begin() as connection:
+        await connection.run_sync(SQLModel.metadata.create_all)
+    await db.close()
 
 
 async def test_two_upgrades_at_once_are_harmless(empty_database: str) -> None:

@@ -33,10 +33,15 @@ async def bench(
 async def make_runner(bench: Bench, database_url: str) -> AsyncGenerator[MakeRunner]:
     async with AsyncExitStack() as stack:
 
-        def make(capacity: int = 10, renew_s: float = RENEW_S) -> Runner:
+        def make(capacity: int = 10, renew_s: float = RENEW_S, per_owner: int = 0) -> Runner:
             renewals = Database(database_url, pool_size=1)
             runner = Runner(
-                bench.deps, renewals, worker_id="test-worker", capacity=capacity, renew_s=renew_s
+                bench.deps,
+                renewals,
+                worker_id="test-worker",
+                capacity=capacity,
+                per_owner=per_owner,
+                renew_s=renew_s,
             )
             stack.push_async_callback(renewals.close)
             stack.push_async_callback(runner.close)

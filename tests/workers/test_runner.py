@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from redis.asyncio import Redis
 
 from chatd.store.db import Database
@@ -11,7 +12,7 @@ from tests.relay import relay_to
 from tests.seed import Seed
 from tests.turn.bench import Bench
 from tests.turning import turn_deps
-from tests.waiting import one, soon, until
+from tests.waiting import locked, one, soon, until
 from tests.workers.conftest import MakeRunner
 from workers.runner import Runner
 
@@ -74,13 +75,32 @@ async def test_waking_for_nothing_is_harmless(bench: Bench, make_runner: MakeRun
     await reached(bench, completed=1)
 
 
+def looked() -> float:
+    """How often anybody claimed, whatever came of it."""
+    labels = {"stage": "acquisition"}
+    return REGISTRY.get_sample_value("chatd_stage_duration_seconds_count", labels) or 0
+
+
+@pytest.mark.parametrize(("capacity", "per_owner"), [(1, 0), (10, 1)], ids=["full", "limited"])
+async def test_a_turn_that_comes_while_another_ends_is_not_forgotten(
+    bench: Bench, make_runner: MakeRunner, database_url: str, capacity: int, per_owner: int
+) -> None:
+    """Its wake finds no room, and the ending one has looked for others before it was there."""
+    chat_id = await bench.seed.chat_id("/long 5 20")
+    runner, before = make_runner(capacity=capacity, per_owner=per_owner), looked()
+    runner.wake()
+    await reached(bench, running=1)
+    async with locked(database_url, chat_id) as holder:
+        await holder.waiting()
+        await chats(bench, 1, "/say hello")
+        runner.wake()
+        await soon(lambda: looked() - before == 2 or runner.free == 0)
+    await reached(bench, completed=2)
+
+
 async def test_who_leaves_nothing_pending_does_not_look_for_more(
     bench: Bench, make_runner: MakeRunner
 ) -> None:
-    def looked() -> float:
-        labels = {"stage": "acquisition"}
-        return REGISTRY.get_sample_value("chatd_stage_duration_seconds_count", labels) or 0
-
     runner, before = make_runner(), looked()
     for number in range(1, 4):
         await chats(bench, 1, "/say hello")

@@ -62,12 +62,13 @@ def ids() -> Any:
 
 
 def one_of(column: str, values: tuple[str, ...], *, name: str) -> CheckConstraint:
-    """A CHECK that repeats a closed set, of words without commas.
+    """A CHECK that repeats a closed set, of plain words or none.
 
     Not with `IN`: PostgreSQL reads a table's checks anew in each statement that writes to it, and
     one constant is soonest read.
     """
-    return CheckConstraint(f"{column} = ANY ('{{{','.join(values)}}}'::text[])", name=name)
+    words = ",".join(value or '""' for value in values)
+    return CheckConstraint(f"{column} = ANY ('{{{words}}}'::text[])", name=name)
 
 
 Instant = datetime | None
