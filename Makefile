@@ -53,7 +53,7 @@ weather: $(READY) ## every moment of a turn in every weather: make weather ARGS=
 soak: $(READY) ## a fleet at capacity with faults: make soak ARGS="--minutes 5 --seed 1"
 	$(BIN)/python -m bench.soak $(ARGS)
 
-# The part of the tests that is skipped otherwise: five minutes.
+# The part of the tests that is skipped otherwise: about seven minutes.
 .PHONY: tokens
 tokens: $(READY) ## one login in 50 processes, in every trouble
 	CHATD_FLEET_PROCESSES=50 CHATD_FLEET_TURNS=20 CHATD_FLEET_SECONDS=60 CHATD_FLEET_LIFETIME=2 \

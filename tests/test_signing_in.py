@@ -21,7 +21,7 @@ from chatd.store import policy_state, users
 from chatd.store.chat_servers import load_server
 from chatd.store.db import Database
 from chatd.store.oauth_tokens import read_token_of
-from chatd.store.sessions import authenticate_session, end_session
+from chatd.store.sessions import authenticate_session, end_session, rotate_session
 from chatd.store.user_links import add_link, links_of
 from tests.api.oidc_provider import CLIENT_ID, CLIENT_SECRET, Provider, providing
 from tests.seed import KEYS, make_group, make_server, make_user
@@ -386,6 +386,22 @@ async def test_a_login_ends_the_session_that_the_browser_had(door: Door, db: Dat
     second = await door.finish(begun, await door.away(begun), former=first.session.token)
     assert await authenticate_session(db, first.session.token) is None
     assert await authenticate_session(db, second.session.token) is not None
+
+
+async def test_a_login_ends_the_session_with_which_a_thief_went_on(
+    door: Door, db: Database
+) -> None:
+    begun = await door.service.begin("")
+    first = await door.finish(begun, await door.away(begun))
+    await db.fetch("UPDATE sessions SET rotated_at = rotated_at - interval '16 minutes'")
+    thiefs = await rotate_session(db, first.session.id, first.session.token)
+    assert thiefs is not None
+    assert await authenticate_session(db, thiefs) is not None
+    await db.fetch("UPDATE sessions SET seen_at = seen_at - interval '2 minutes'")
+    assert await door.service.end_reused(first.session.token, "") is None
+    begun = await door.service.begin("")
+    await door.finish(begun, await door.away(begun), former=first.session.token)
+    assert await authenticate_session(db, thiefs) is None
 
 
 async def test_offline_access_is_asked_for_where_it_is_known(door: Door) -> None:

@@ -176,7 +176,9 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["server_id"], ["mcp_server_configs.id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("server_id", "issuer", "client_id", name="uq_oauth_clients_client"),
+        sa.UniqueConstraint(
+            "server_id", "issuer", "client_id", "token_url", name="uq_oauth_clients_client"
+        ),
     )
     op.create_table(
         "oauth_states",
@@ -317,6 +319,10 @@ def _alter() -> None:
         "mcp_server_configs",
         sa.Column("oauth2_looked_at", sa.DateTime(timezone=True), nullable=True),
     )
+    op.add_column(
+        "mcp_server_configs",
+        sa.Column("oauth2_renewed_at", sa.DateTime(timezone=True), nullable=True),
+    )
     op.create_check_constraint(
         "ck_mcp_server_configs_auth_method",
         "mcp_server_configs",
@@ -353,6 +359,7 @@ def downgrade() -> None:
     op.drop_constraint("ck_turns_on_auth_required", "turns")
     op.drop_constraint("ck_mcp_server_configs_auth_method", "mcp_server_configs")
     op.drop_column("turns", "on_auth_required")
+    op.drop_column("mcp_server_configs", "oauth2_renewed_at")
     op.drop_column("mcp_server_configs", "oauth2_looked_at")
     op.drop_column("mcp_server_configs", "discovered_at")
     op.drop_column("mcp_server_configs", "oidc_audience")

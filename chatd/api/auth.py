@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Annotated
 
 from fastapi import Depends
@@ -15,6 +16,7 @@ from chatd.api.errors import REQUEST_ID
 from chatd.api.parts import Parts
 from chatd.api.session_cookie import (
     CSRF_HEADER,
+    HAND_OUT_S,
     HOST_PREFIX,
     NAME,
     SLOT,
@@ -105,7 +107,8 @@ async def _signed_in(request: HTTPConnection, parts: Parts, cookie: Cookie) -> A
         slot.used = True
         slot.csrf = cookie.csrf
         if found.due:
-            slot.set_cookie = await _next_cookie(parts, cookie, found)
+            until = monotonic() + HAND_OUT_S
+            slot.hand_out(await _next_cookie(parts, cookie, found), until)
     return replace(found.actor, session_id=found.session_id)
 
 

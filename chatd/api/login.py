@@ -115,7 +115,7 @@ async def logout(request: Request, actor: Signed, parts: PartsDep) -> Response:
     url = await parts.signing_in.sign_out(actor.session_id, by(request, actor))
     await parts.people.revoked(actor.user_id)
     slot: Slot = request.scope[SLOT]
-    slot.set_cookie = cookie_header(parts.signing_in.access_url, NAME, "", 0)
+    slot.hand_out(cookie_header(parts.signing_in.access_url, NAME, "", 0))
     return json_answer({"logout_url": url})
 
 

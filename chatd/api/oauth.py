@@ -28,7 +28,7 @@ router = APIRouter(prefix=PATH, tags=["mcp servers"], route_class=JsonRoute)
 public = APIRouter(prefix=PATH)
 
 CONNECTS_A_MINUTE = 20
-"""Of one user."""
+"""Of one user; disconnecting as often, counted apart."""
 
 
 class ConnectBody(AdminBody):
@@ -83,12 +83,14 @@ async def connect(
 @router.delete(
     "/{server}/oauth2/disconnect",
     response_model=DisconnectAnswer,
+    responses=TOO_OFTEN,
     summary="Disconnect your account from an MCP server",
 )
 async def disconnect(
     request: Request, server: ServerId, actor: Signed, parts: PartsDep
 ) -> Response:
     """Harmless a second time. Your turns go on without that server."""
+    await parts.rates.take("disconnect", actor.user_id, limit=CONNECTS_A_MINUTE)
     ended = await parts.oauth.disconnecting.disconnect(server, by(request, actor))
     return json_answer(
         {

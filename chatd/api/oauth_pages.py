@@ -45,11 +45,13 @@ _HEADERS = {
 
 def consent_page(asked: Asked, *, action: str, csrf: str, ticket: str) -> Response:
     """What the user is about to allow, and a form that goes on with it."""
+    elsewhere = asked.token_host.lower() != asked.authorization_host.lower()
     rows = [
         ("MCP server", asked.server_name),
         ("Its address", asked.server_host),
         ("Your account here", asked.username),
         ("You will sign in at", asked.authorization_host),
+        *([("Access is handed out by", asked.token_host)] if elsewhere else []),
         ("Permissions asked for", ", ".join(asked.scopes) or "its default permissions"),
     ]
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows)

@@ -6,19 +6,25 @@ read from `GET /users/me`: the cookie itself no script can read.
 
 import re
 from dataclasses import dataclass, field
+from math import inf
+from time import monotonic
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatd.store.sessions import NewSession
+from chatd.store.sessions import GRACE_S, NewSession
 
 HOST_PREFIX = "__Host-"
 NAME = "chatd_session"
 CSRF_HEADER = "x-csrf-token"
 SLOT = "chatd.session"
 """Where what a request's cookie came to is in the ASGI scope."""
+
+HAND_OUT_S = GRACE_S - 10
+"""A cookie older than that stays here: once the one before has had its minute, another request may
+have got a newer one, which this would overwrite. The rest is for its way to the browser."""
 
 _VALUE = re.compile(r"(chatds_[\w-]{16,128})\.([\w-]{16,128})", re.ASCII)
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -31,6 +37,14 @@ class Slot:
     used: bool = False
     csrf: str = field(default="", repr=False)
     set_cookie: str = field(default="", repr=False)
+    until: float = inf
+
+    def hand_out(self, set_cookie: str, until: float = inf) -> None:
+        """With the answer, if that begins before `until`, by the monotonic clock."""
+        self.set_cookie, self.until = set_cookie, until
+
+    def in_time(self) -> str:
+        return self.set_cookie if monotonic() < self.until else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +136,8 @@ class SessionCookies:
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("Cache-Control", "private, no-cache")
                 headers.add_vary_header("Cookie")
-                if slot.set_cookie:
-                    headers.append("Set-Cookie", slot.set_cookie)
+                if cookie := slot.in_time():
+                    headers.append("Set-Cookie", cookie)
             await send(message)
 
         await self.app(scope, receive, sign)

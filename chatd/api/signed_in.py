@@ -1,4 +1,4 @@
-"""Whose session a browser's cookie is; one that was changed for another long ago ends it."""
+"""Whose session a browser's cookie is; one that was changed for another too long ago ends it."""
 
 from starlette.requests import HTTPConnection
 

@@ -6,11 +6,13 @@ import signal
 import socket
 from contextlib import ExitStack
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from chatd import logs, telemetry
 from chatd.api.app import create_app
@@ -28,6 +30,9 @@ KEEP_ALIVE_S = 75
 
 MAX_SAID_BYTES = 4096
 """Of a WebSocket client: our sockets go one way."""
+
+_LOCAL = "unix"
+"""Who is at the other end of a UNIX socket, which has no address."""
 
 
 def api(
@@ -61,7 +66,8 @@ def serve(settings: Settings, sockets: list[socket.socket] | None = None) -> Non
     """Until SIGTERM or SIGINT. Raises `OtherKey` before anything is opened."""
     asyncio.run(check_keys(settings.database_url.get_secret_value(), KeyRing(settings.keys())))
     app = create_app(settings)
-    server = Server(server_config(app, settings), app.state.drain, settings.drain_delay_seconds)
+    config = server_config(app, settings, sockets)
+    server = Server(config, app.state.drain, settings.drain_delay_seconds)
     server.run(sockets)
 
 
@@ -73,11 +79,15 @@ def _listening(fd: int) -> socket.socket:
         raise typer.BadParameter(f"{fd} is no socket: {error.strerror}.") from None
 
 
-def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def server_config(
+    app: FastAPI, settings: Settings, sockets: list[socket.socket] | None = None
+) -> uvicorn.Config:
     """WebSockets by websockets' own parser: uvicorn's other adapter for it is deprecated."""
+    proxies = [str(network) for network in settings.trusted_proxies]
+    local = any(each.family == socket.AF_UNIX for each in sockets or [])
     logging.getLogger("uvicorn.error").addFilter(_is_news)
     return uvicorn.Config(
-        app,
+        _behind_local_proxy(app, proxies) if local else app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
@@ -90,10 +100,25 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         access_log=False,
         log_config=None,
         server_header=False,
-        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
+        proxy_headers=not local,
+        forwarded_allow_ips=proxies,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
+
+
+def _behind_local_proxy(app: FastAPI, proxies: list[str]) -> ASGIApp:
+    """Whoever may open the socket is believed, as a listed proxy is: what it has seen itself comes
+    last in `X-Forwarded-For`. To trust everybody, uvicorn's `*`, is to believe what comes first,
+    which the client writes."""
+    forwarded: Any = ProxyHeadersMiddleware(cast(Any, app), [*proxies, _LOCAL])
+
+    async def named(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" and not scope.get("client"):
+            scope["client"] = (_LOCAL, 0)
+        await forwarded(scope, receive, send)
+
+    return named
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -284,6 +284,7 @@ def _asked(visit: Visit) -> Asked:
         server_host=urlsplit(server.url).netloc,
         username=visit.username,
         authorization_url=server.issuer.authorization_endpoint,
+        token_url=server.issuer.token_endpoint,
         scopes=_scopes(visit),
     )
 

@@ -76,7 +76,8 @@ class Disconnecting:
     async def _take_back(self, server_id: UUID, token: StoredToken) -> str:
         try:
             server = await read_server(self._db, self._keys, server_id)
-            found = await client_of(self._db, self._keys, server_id, token.issuer, token.client_id)
+            bound = token.issuer, token.client_id, token.token_url
+            found = await client_of(self._db, self._keys, server_id, *bound)
         except (NotFound, Tampered, UnknownKey):
             return "its client cannot be read"
         if found is None:

@@ -151,7 +151,8 @@ class Discovering:
 
         expected = server.expected_issuer
         found = await self.find(server_id, server.url, kept, expected=expected)
-        return await self.apply(server, found, by)
+        scopes = server.scopes if same_issuer(server, found.discovered) else ()
+        return await self.apply(server, found, by, scopes)
 
     async def under_name(self, server_id: UUID, expected: str, scopes: Sequence[str]) -> Configured:
         """As it will be with another name to expect, or none: at the same issuer its client stays,
@@ -165,10 +166,9 @@ class Discovering:
         stays = same_issuer(server, found.discovered)
         return configured(found, scopes or (server.scopes if stays else ()))
 
-    async def apply(self, server: OAuthServer, found: Found, by: By) -> View:
-        """Scopes stay as they are configured, unless they were another issuer's. Raises `Conflict`
-        when somebody has changed the server since it was read."""
-        scopes = server.scopes if same_issuer(server, found.discovered) else ()
+    async def apply(self, server: OAuthServer, found: Found, by: By, scopes: Sequence[str]) -> View:
+        """`scopes`: as in `configured`. Raises `Conflict` when somebody has changed the server
+        since it was read."""
         async with self._db.transaction() as session:
             await policy_state.bump(session)
             before = await servers.get_server(session, server.id, lock=True)

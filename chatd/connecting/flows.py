@@ -48,11 +48,17 @@ class Asked:
     server_host: str
     username: str
     authorization_url: str
+    token_url: str
     scopes: tuple[str, ...]
 
     @property
     def authorization_host(self) -> str:
         return urlsplit(self.authorization_url).netloc
+
+    @property
+    def token_host(self) -> str:
+        """Who hands out access: mostly the host where the user signs in."""
+        return urlsplit(self.token_url).netloc
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@ by hand."""
 
 from uuid import UUID
 
-from chatd.core.errors import BadRequest
+from chatd.core.errors import BadRequest, Forbidden
 from chatd.core.oauth import Discovered
 from chatd.core.tools import JsonObject
 from chatd.oauth.attempts import MANUAL, Attempted, shown
@@ -16,6 +16,13 @@ def client_by_hand(found: Discovered) -> BadRequest:
         "This MCP server's client was configured by hand.",
         detail=f"Its authorization server is {shown(found.issuer.issuer)} now. Give {MANUAL} for"
         " it, or empty them to register a client there.",
+    )
+
+
+def not_by_itself(found: Discovered) -> Forbidden:
+    return Forbidden(
+        "This MCP server's authorization server changed in a way that an administrator has to see.",
+        detail=f"It is {shown(found.issuer.issuer)} now, with endpoints at other hosts.",
     )
 
 

@@ -27,9 +27,9 @@ ReauthReason = Literal[
 process died after the server had rotated the refresh token and before it was saved.
 `refresh_refused`: refused several times, in words that may mean anything."""
 
-DOUBTFUL: tuple[ReauthReason, ...] = ("unauthorized", "refresh_refused")
-"""Reasons that may be a server's failure rather than the token's end: such a token is tried again
-after a while. Every other reason is final."""
+DOUBTFUL: tuple[ReauthReason, ...] = ("unauthorized", "refresh_refused", "tampered")
+"""Reasons that may be a server's failure, or a key's that is missing, rather than the token's end:
+such a token is tried again after a while. Every other reason is final."""
 
 CLIENT_REFUSALS = frozenset(
     {"invalid_client", "incorrect_client_credentials", "invalid_client_id", "bad_client_secret"}

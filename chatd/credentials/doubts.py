@@ -11,8 +11,8 @@ from chatd.core.errors import ChatdError
 from chatd.core.oauth import StoredToken
 from chatd.core.servers import McpServer
 from chatd.credentials.failures import NotConnected, Unclear
+from chatd.credentials.marking import mark
 from chatd.credentials.reading import readable
-from chatd.credentials.renewing import mark
 from chatd.credentials.source import Source
 from chatd.store.db import Database
 from chatd.store.oauth_tokens import count_refusal, read_token, try_again
@@ -37,10 +37,10 @@ class Doubts:
         """The token if nothing is held against it, or not any more. Raises NotConnected."""
         if token.needs_reauth is None:
             return token
-        if token.may_retry:
-            again = await readable(try_again(self._db, self._keys, token))
+        if token.may_retry or token.needs_reauth == "tampered":  # which it was to somebody else
+            again = await readable(self._db, try_again(self._db, self._keys, token))
             if again is None:  # somebody else has just done the same
-                again = await readable(read_token(self._db, self._keys, token.id))
+                again = await readable(self._db, read_token(self._db, self._keys, token.id))
             if again is not None and again.needs_reauth is None:
                 return again
         raise NotConnected(token.needs_reauth)

@@ -13,6 +13,7 @@ from chatd.credentials.pauses import Pauses
 from chatd.credentials.reading import readable
 from chatd.credentials.source import Source
 from chatd.oauth.errors import Refused, Unreachable
+from chatd.store.db import Database
 
 log = logs.get("tokens")
 
@@ -23,7 +24,8 @@ class Firsts:
     """One at a time in this process, whoever wants it. Two processes at once ask twice, which
     costs nothing: what one of them saves is what both use."""
 
-    def __init__(self, pauses: Pauses) -> None:
+    def __init__(self, db: Database, pauses: Pauses) -> None:
+        self._db = db
         self._pauses = pauses
         self._tasks: dict[_Key, asyncio.Task[StoredToken]] = {}
 
@@ -52,7 +54,7 @@ class Firsts:
         error = self._pauses.error(server.id)
         if error is None:
             try:
-                first = await readable(source.first(server, principal))
+                first = await readable(self._db, source.first(server, principal))
             except Unreachable as away:
                 error = away.reason
             except Refused as refused:

@@ -8,7 +8,7 @@ from chatd.core.errors import Unavailable
 from chatd.credentials.failures import NoToken
 from chatd.credentials.tokens import TokenService
 from chatd.store.db import Database
-from chatd.store.oauth_tokens import take_due
+from chatd.store.oauth_tokens import Unreadable, take_due
 
 EVERY_S = 600.0
 BATCH = 100
@@ -43,6 +43,7 @@ class Keeper:
             try:
                 await self._tokens.keep(token_id, days=self._days)
                 renewed += 1
-            except NoToken as missing:
+            except (NoToken, Unreadable) as missing:
+                # Not marked: nobody asked for it, and what is marked is not kept any more.
                 log.info("an idle login was not renewed", token=str(token_id), error=missing.code)
         return renewed

@@ -6,18 +6,18 @@ from dataclasses import replace
 from typing import Literal
 from uuid import UUID
 
-from chatd import audit, logs, telemetry
-from chatd.audit import By, Target
+from chatd import logs, telemetry
 from chatd.core.errors import ChatdError, Unavailable
-from chatd.core.oauth import Grant, ReauthReason, StoredToken
+from chatd.core.oauth import DOUBTFUL, Grant, ReauthReason, StoredToken
 from chatd.credentials.failures import Elsewhere, NotConnected, NoToken, Unclear
+from chatd.credentials.marking import mark
 from chatd.credentials.pauses import Pauses
+from chatd.credentials.reading import readable
 from chatd.credentials.source import Source
 from chatd.oauth.errors import Refused, Unreachable
 from chatd.store.db import Database
 from chatd.store.oauth_tokens import (
     Lease,
-    mark_reauth,
     read_token,
     release,
     save_refresh,
@@ -126,7 +126,7 @@ class Renewals:
             # A defect of ours must not cost the user more than this attempt.
             return await self._kept(token, lease, type(error).__name__, outcome="failed")
         took = asyncio.get_running_loop().time() - began
-        return await self._saved(token, lease, _shortened(grant, took))
+        return await self._saved(source, server_url, token, lease, _shortened(grant, took))
 
     async def _lease(self, token: StoredToken, *, patient: bool) -> Lease | StoredToken:
         """The lease, or what another process has made of the token since it was read."""
@@ -136,7 +136,7 @@ class Renewals:
             lease = await take_lease(self._db, token.id, generation=token.generation)
             if lease is not None:
                 return await self._taken_over(token, lease) if lease.left_behind else lease
-            current = await read_token(self._db, self._keys, token.id)
+            current = await self._read(token)
             if current is None:
                 raise NotConnected("not_connected")
             if current.generation != token.generation or current.needs_reauth:
@@ -151,7 +151,7 @@ class Renewals:
     async def _taken_over(self, token: StoredToken, lease: Lease) -> Lease | StoredToken:
         """The lease, or what somebody who was thought lost has made of the token after all."""
         await asyncio.sleep(LATE_S)
-        current = await read_token(self._db, self._keys, token.id)
+        current = await self._read(token)
         if current is None:
             raise NotConnected("not_connected")
         if current.generation == token.generation and current.needs_reauth is None:
@@ -159,7 +159,9 @@ class Renewals:
         await release(self._db, token.id, lease.id, error="")
         return current
 
-    async def _saved(self, token: StoredToken, lease: Lease, grant: Grant) -> StoredToken:
+    async def _saved(
+        self, source: Source, server_url: str, token: StoredToken, lease: Lease, grant: Grant
+    ) -> StoredToken:
         """Until it is saved nobody may use it: the refresh token before it may be spent."""
         loop = asyncio.get_running_loop()
         answered = loop.time()
@@ -175,7 +177,9 @@ class Renewals:
                 await asyncio.sleep(POLL_S)
         if saved is None:
             # Overtaken, or the first try was committed although it did not look like it.
-            saved = await read_token(self._db, self._keys, token.id)
+            saved = await self._read(token)
+        if saved is None or (saved.needs_reauth and saved.needs_reauth not in DOUBTFUL):
+            await source.give_back(server_url, token, grant)
         if saved is None:
             raise NotConnected("not_connected")
         self._pauses.worked(token.id)
@@ -213,33 +217,17 @@ class Renewals:
             raise Unclear(error)
         raise NoToken(f"The token could not be renewed: {error}.")
 
+    async def _read(self, token: StoredToken) -> StoredToken | None:
+        return await readable(self._db, read_token(self._db, self._keys, token.id))
+
     async def _lost(self, token: StoredToken, reason: ReauthReason, error: str) -> StoredToken:
         """For good, unless somebody else has a newer one by now."""
         _count(reason)
         if not await mark(self._db, token, reason, error):
-            current = await read_token(self._db, self._keys, token.id)
+            current = await self._read(token)
             if current is not None:
                 return current
         raise NotConnected(reason)
-
-
-async def mark(db: Database, token: StoredToken, reason: ReauthReason, error: str) -> bool:
-    """The user has to connect again, and the audit log says why, once for all that it is marked
-    in a row. False: somebody was faster."""
-    times = await mark_reauth(db, token.id, generation=token.generation, reason=reason, error=error)
-    log.warning("token lost", token=str(token.id), reason=reason, error=error, times=times)
-    if times != 1:
-        return times > 0
-    told = {
-        "server_id": str(token.server_id) if token.server_id else None,
-        "user_id": str(token.user_id) if token.user_id else None,
-        "reason": reason,
-        "error": error,
-    }
-    async with db.transaction() as session:
-        target = Target("oauth_token", token.id)
-        audit.record(session, By(), "token_refresh_failed", target, after=told)
-    return True
 
 
 def _count(outcome: Outcome) -> None:

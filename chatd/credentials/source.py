@@ -81,6 +81,11 @@ class Source(ABC):
         """What a refusal means for the user; None: nothing is lost."""
         return "invalid_grant" if refused.permanent else None
 
+    async def give_back(self, server_url: str, token: StoredToken, grant: Grant) -> None:
+        """What was asked for in vain: the row's end came first. Nothing, where that cannot be
+        done."""
+        return
+
     async def unwanted(self, token: StoredToken) -> ReauthReason:
         """Why its server refuses it, when it has refused a new one too or none can be had."""
         return "unauthorized"

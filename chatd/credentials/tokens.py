@@ -15,9 +15,10 @@ from chatd.credentials.doubts import Doubts
 from chatd.credentials.failures import NotConnected, NoToken
 from chatd.credentials.firsts import Firsts
 from chatd.credentials.header import bearer_of
+from chatd.credentials.marking import mark
 from chatd.credentials.pauses import Pauses
 from chatd.credentials.reading import readable
-from chatd.credentials.renewing import REQUEST_S, Renewals, mark
+from chatd.credentials.renewing import REQUEST_S, Renewals
 from chatd.credentials.source import Kit, Source
 from chatd.credentials.sources import SOURCES
 from chatd.credentials.timing import PAUSE_S, Age, age_of, share_of
@@ -71,7 +72,7 @@ class TokenService:
         self._renewals = Renewals(db, keys, pauses=self._pauses, request_s=pace.request_s)
         kit = Kit(db, keys, outbound, login)
         self._sources = tuple(source(kit, self._usable) for source in SOURCES)
-        self._firsts = Firsts(self._pauses)
+        self._firsts = Firsts(db, self._pauses)
         self._touched: dict[UUID, float] = {}
         self._doubts = Doubts(db, keys)
         self._wanted: set[tuple[UUID, str]] = set()
@@ -168,8 +169,9 @@ class TokenService:
             self._wanted.discard(asked)
 
     async def keep(self, token_id: UUID, *, days: float) -> None:
-        """Renew a token that nobody has needed for so long. Raises NoToken, Unavailable."""
-        token = await readable(read_token(self._db, self._keys, token_id))
+        """Renew a token that nobody has needed for so long. Raises NoToken, Unreadable,
+        Unavailable."""
+        token = await read_token(self._db, self._keys, token_id)
         if token is None or token.needs_reauth is not None:
             return
         if datetime.now(UTC) - _renewed_at(token) < timedelta(days=days):
@@ -244,7 +246,7 @@ class TokenService:
     async def _find(
         self, source: Source, server: McpServer, principal: Principal
     ) -> StoredToken | None:
-        return await readable(source.find(server, principal))
+        return await readable(self._db, source.find(server, principal))
 
     def _age(self, source: Source, token: StoredToken) -> Age:
         return age_of(
@@ -265,7 +267,8 @@ class TokenService:
         """What renews a row that nobody asked for, and the URL its server is configured with."""
         if token.server_id is None:
             return self._source(UserAuth(type="user_oidc")), token.token_url
-        server = await readable(load_server(self._db, self._keys, token.server_id, token.user_id))
+        known = load_server(self._db, self._keys, token.server_id, token.user_id)
+        server = await readable(self._db, known)
         return self._source(server.auth), server.url
 
     async def _touch(self, token_id: UUID) -> None:

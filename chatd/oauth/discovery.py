@@ -12,7 +12,14 @@ from chatd.core.release import VERSION
 from chatd.oauth.attempts import Attempt, DiscoveryFailed, Fault, Problem
 from chatd.oauth.challenge import Challenge, parse_challenge
 from chatd.oauth.documents import LIMITS, MAX_HOPS, Limits, Reader, fault_of, redirects_to
-from chatd.oauth.metadata import conventional, exactly, metadata_urls, parse_issuer, same_issuer
+from chatd.oauth.metadata import (
+    conventional,
+    exactly,
+    metadata_urls,
+    only_its_own,
+    parse_issuer,
+    same_issuer,
+)
 from chatd.oauth.next_steps import failed
 from chatd.oauth.resource import Resource, metadata_urls as resource_urls, parse_resource
 from chatd.oauth.urls import canonical, origin, origin_text, parsed
@@ -248,14 +255,12 @@ async def _issuer(
 
 async def _elsewhere(reader: Reader, place: str, said: Issuer) -> Issuer | None:
     """Of an expected issuer, metadata that is not where its name leads. Anybody can claim to be it
-    and have codes sent to themselves: such a document counts only where it lies at the issuer's
-    host, or sends everything there, or the issuer publishes nothing."""
-    host, *sent_to = (
-        origin(httpx2.URL(url))
-        for url in (said.issuer, said.authorization_endpoint, said.token_endpoint)
-    )
-    if host == origin(httpx2.URL(place)) or set(sent_to) == {host}:
-        return await _dialable(reader, place, said)
+    and have codes and tokens sent to themselves: such a document counts only where it lies at the
+    issuer's host, or in what it sends there, or if the issuer publishes nothing."""
+    here = origin(httpx2.URL(said.issuer)) == origin(httpx2.URL(place))
+    trusted = said if here else only_its_own(said)
+    if trusted is not None:
+        return await _dialable(reader, place, trusted)
     before = len(reader.attempts)
     own = await _issuer(reader, said.issuer, expected=said.issuer)
     if own is not None:

@@ -1,6 +1,7 @@
 """What an authorization server says of itself: RFC 8414 and OpenID Connect Discovery."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import httpx2
@@ -9,7 +10,7 @@ from chatd.core.oauth import Issuer
 from chatd.core.tools import JsonObject
 from chatd.oauth.attempts import Fault, shown
 from chatd.oauth.challenge import scopes_of
-from chatd.oauth.urls import origin_text, parsed, path_of, well_known
+from chatd.oauth.urls import origin, origin_text, parsed, path_of, well_known
 
 _OAUTH, _OIDC = "oauth-authorization-server", "openid-configuration"
 _NAME = re.compile(r"[\x21-\x7e]{1,100}")
@@ -49,6 +50,36 @@ def same_issuer(said: str, asked: str) -> bool:
         return True
     url = parsed(said)
     return url is not None and path_of(url) == "/" and said.rstrip("/") == asked.rstrip("/")
+
+
+_ENDPOINTS = (
+    "authorization_endpoint",
+    "token_endpoint",
+    "registration_endpoint",
+    "revocation_endpoint",
+    "jwks_uri",
+    "userinfo_endpoint",
+    "end_session_endpoint",
+)
+
+
+def away(issuer: Issuer) -> frozenset[str]:
+    """Names of its endpoints that are not at the origin of its name."""
+    home = parsed(issuer.issuer)
+    return frozenset(
+        name
+        for name in _ENDPOINTS
+        if (text := getattr(issuer, name))
+        and (home is None or (url := parsed(text)) is None or origin(url) != origin(home))
+    )
+
+
+def only_its_own(issuer: Issuer) -> Issuer | None:
+    """Without the endpoints that are elsewhere; None if it is of no use without them."""
+    foreign = away(issuer)
+    if foreign & {"authorization_endpoint", "token_endpoint"}:
+        return None
+    return replace(issuer, **dict.fromkeys(foreign, ""))
 
 
 def parse_issuer(

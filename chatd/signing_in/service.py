@@ -130,10 +130,13 @@ class SigningIn:
             id_token = await read_id_token(self._db, self._keys, session_id)
         return await self._provider.logout_url(id_token)
 
-    async def end_reused(self, token: str, request_id: str) -> UUID | None:
+    async def end_reused(
+        self, token: str, request_id: str, *, slow_too: bool = False
+    ) -> UUID | None:
         """End the session that this token, which lets nobody in any more, was one of: somebody
-        holds a copy. Answers whose it was; None: there is no such session, or it is over."""
-        reused = await find_reused(self._db, token)
+        holds a copy. Answers whose it was; None: there is no such session, it is over, or the
+        request may just have been slow."""
+        reused = await find_reused(self._db, token, slow_too=slow_too)
         if reused is None:
             return None
         target, told = Target("session", reused.session_id), {"user_id": str(reused.user_id)}
@@ -149,7 +152,8 @@ class SigningIn:
     async def _end_former(self, token: str, request_id: str) -> UUID | None:
         before = await authenticate_session(self._db, token)
         if before is None:
-            return await self.end_reused(token, request_id)
+            # Whoever goes on with that session now, this browser has it no more.
+            return await self.end_reused(token, request_id, slow_too=True)
         async with self._db.transaction() as session:
             await end_session(session, before.session_id)
         return before.actor.user_id

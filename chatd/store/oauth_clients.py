@@ -26,18 +26,22 @@ SELECT s.id, true AS current, s.oauth2_client_id AS client_id, s.oauth2_auth_met
     s.oauth2_revocation_url AS revocation_url, s.oauth2_client_source AS source
 FROM mcp_server_configs s
 WHERE s.id = $1 AND s.oauth2_issuer = $2 AND s.oauth2_client_id = $3
+    AND ($2 <> '' OR s.oauth2_token_url = $4)
 UNION ALL
 SELECT c.id, false, c.client_id, c.auth_method, c.secret, c.secret_key_id, c.key_id, c.token_url,
     c.revocation_url, ''
 FROM oauth_clients c WHERE c.server_id = $1 AND c.issuer = $2 AND c.client_id = $3
+    AND ($2 <> '' OR c.token_url = $4)
 ORDER BY current DESC LIMIT 1
 """
+"""An issuer without a name is known by its token endpoint only."""
 
 FORGET = f"""
 DELETE FROM oauth_clients WHERE id IN (
     SELECT c.id FROM oauth_clients c WHERE c.retired_at < clock_timestamp() - interval '1 day'
         AND NOT EXISTS (SELECT 1 FROM oauth_tokens t WHERE t.server_id = c.server_id
-            AND t.issuer = c.issuer AND t.client_id = c.client_id)
+            AND t.issuer = c.issuer AND t.client_id = c.client_id
+            AND (t.issuer <> '' OR t.token_url = c.token_url))
     ORDER BY c.retired_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED)
 RETURNING id
 """
@@ -59,10 +63,10 @@ def method_of(auth_method: str, *, has_secret: bool) -> AuthMethod:
 
 
 async def client_of(
-    db: Database, keys: KeyRing, server_id: UUID, issuer: str, client_id: str
+    db: Database, keys: KeyRing, server_id: UUID, issuer: str, client_id: str, token_url: str
 ) -> KnownClient | None:
     """None: nobody knows it any more. Raises `Tampered` or `UnknownKey`."""
-    row = await db.fetch_one(FIND, server_id, issuer, client_id)
+    row = await db.fetch_one(FIND, server_id, issuer, client_id, token_url)
     if row is None:
         return None
     secret = _opened(row, keys)
@@ -86,11 +90,13 @@ async def retire_client(
     if not server.oauth2_client_id:
         return
     table = tables.OAuthClient
-    same = (
+    same = [
         col(table.server_id) == server.id,
         col(table.issuer) == server.oauth2_issuer,
         col(table.client_id) == server.oauth2_client_id,
-    )
+    ]
+    if not server.oauth2_issuer:
+        same.append(col(table.token_url) == server.oauth2_token_url)
     await session.exec(delete(table).where(*same))
     retired_id = new_id()
     ciphertext, key_id = _moved(server, keys, retired_id)

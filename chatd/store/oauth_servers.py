@@ -26,9 +26,7 @@ _COLUMNS = """
     s.oauth2_client_secret, s.oauth2_client_secret_key_id, s.oauth2_auth_url, s.oauth2_token_url,
     s.oauth2_revocation_url, s.oauth2_scopes, s.oauth2_issuer, s.oauth2_resource,
     s.oauth2_auth_method, s.oauth2_client_source, s.oauth2_registration_url, s.oauth2_sends_issuer,
-    s.oauth2_client_key_id, s.oauth2_issuer_set, s.oauth2_send_resource,
-    CASE WHEN s.updated_by IS NULL
-        THEN extract(epoch FROM clock_timestamp() - s.discovered_at)::float8 END AS renewed_s
+    s.oauth2_client_key_id, s.oauth2_issuer_set, s.oauth2_send_resource
 """
 
 READ = f"SELECT {_COLUMNS} FROM mcp_server_configs s WHERE s.id = $1"
@@ -90,8 +88,6 @@ class OAuthServer:
     sends_resource: bool
     issuer_set: bool
     scopes: tuple[str, ...]
-    renewed_s: float | None
-    """How long ago it was given another client by itself; None: the last change was somebody's."""
 
     @property
     def ready(self) -> bool:
@@ -293,5 +289,4 @@ def _server(row: Any, keys: KeyRing) -> OAuthServer:
         sends_resource=row["oauth2_send_resource"],
         issuer_set=row["oauth2_issuer_set"],
         scopes=tuple(row["oauth2_scopes"].split()),
-        renewed_s=row["renewed_s"],
     )

@@ -74,12 +74,13 @@ UPDATE oauth_tokens o SET generation = generation + 1, access_token = $4, access
     expires_at = clock_timestamp() + make_interval(secs => $10),
     refreshing_until = CASE WHEN refresher = $3 THEN NULL ELSE refreshing_until END,
     refresher = nullif(refresher, $3), left_behind = false, last_error = '',
-    refusals = 0, refreshed_at = clock_timestamp()
-WHERE id = $1 AND generation = $2 AND needs_reauth IS NULL
+    refusals = 0, needs_reauth = NULL, refreshed_at = clock_timestamp()
+WHERE id = $1 AND generation = $2 AND {hot.UNDECIDED}
 RETURNING {_COLUMNS}
 """
 """A lease that ran out meanwhile is no reason to lose what the server has handed out already; only
-whoever took it over keeps theirs."""
+whoever took it over keeps theirs. Nor is a doubt that came up meanwhile: it was about the
+generation before."""
 
 RELEASE = """
 UPDATE oauth_tokens SET refresher = NULL, last_error = $3,
@@ -91,20 +92,23 @@ _IN_A_ROW = """CASE WHEN retry_at > clock_timestamp() - interval '1 hour' THEN r
 """Marked again within an hour of the last try: that try failed."""
 
 MARK = text(
-    f"""UPDATE oauth_tokens SET needs_reauth = :reason, last_error = :error, refresher = NULL,
+    f"""UPDATE oauth_tokens o SET needs_reauth = :reason, last_error = :error, refresher = NULL,
         refreshing_until = NULL, retries = CASE WHEN :doubtful THEN {_IN_A_ROW} + 1 ELSE 0 END,
         retry_at = CASE WHEN :doubtful THEN clock_timestamp()
             + interval '1 minute' * least(power(2, least({_IN_A_ROW}, 6)), 60) END
-    WHERE id = :id AND needs_reauth IS NULL AND generation = coalesce(:generation, generation)
+    WHERE id = :id AND generation = :generation
+        AND (needs_reauth IS NULL OR needs_reauth = :reason AND {hot.MAY_RETRY})
     RETURNING greatest(retries, 1) AS times"""
 )
+"""One that cannot be read is tried without its mark being taken away: that try can fail too."""
 
 TRY_AGAIN = f"""
 UPDATE oauth_tokens o SET needs_reauth = NULL
-WHERE id = $1 AND generation = $2 AND {hot.MAY_RETRY}
+WHERE id = $1 AND generation = $2 AND ({hot.MAY_RETRY} OR needs_reauth = 'tampered')
 RETURNING {_COLUMNS}
 """
-"""`last_error` stays: what was wrong is not known to be over."""
+"""`last_error` stays: what was wrong is not known to be over. Whoever has read one that others
+could not read need not wait."""
 
 COUNT_REFUSAL = """
 UPDATE oauth_tokens SET refusals = refusals + 1,

@@ -27,6 +27,17 @@ LEASE_S = 15.0
 log = logs.get("oauth_tokens")
 
 
+class Unreadable(Tampered):
+    """A token that is there, and whose ciphertext or key is not what it should be."""
+
+    def __init__(self, error: Tampered | UnknownKey, row: Any) -> None:
+        super().__init__(error.message)
+        self.id: UUID = row["id"]
+        self.server_id: UUID | None = row["server_id"]
+        self.user_id: UUID | None = row["user_id"]
+        self.generation: int = row["generation"]
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """The right to refresh one generation of a token."""
@@ -76,7 +87,7 @@ async def save_grant(
 
 
 async def read_token(db: Database, keys: KeyRing, token_id: UUID) -> StoredToken | None:
-    """Raises `Tampered` or `UnknownKey` for one that cannot be read."""
+    """Raises `Unreadable`."""
     row = await db.fetch_one(oauth_sql.READ, token_id)
     return _token(row, keys) if row is not None else None
 
@@ -95,7 +106,7 @@ async def tokens_of(db: Database, keys: KeyRing, user_id: UUID) -> list[StoredTo
     for row in await db.fetch(oauth_sql.TOKENS_OF, user_id):
         try:
             found.append(_token(row, keys))
-        except (Tampered, UnknownKey) as error:
+        except Unreadable as error:
             log.warning("a token cannot be read", error=str(error))
     return found
 
@@ -135,12 +146,11 @@ async def release(
 
 
 async def mark_reauth(
-    db: Database, token_id: UUID, *, generation: int | None, reason: ReauthReason, error: str = ""
+    db: Database, token_id: UUID, *, generation: int, reason: ReauthReason, error: str = ""
 ) -> int:
     """Its user has to connect again; how often in a row it was marked, 1 where that is final.
 
-    0 when it is of another generation by now, or marked. `generation` None: whichever it is, for
-    one that cannot be read. Nothing is deleted.
+    0 when it is of another generation by now, or marked. Nothing is deleted.
     """
     values = {"id": token_id, "generation": generation, "reason": reason, "error": error}
     values["doubtful"] = reason in DOUBTFUL
@@ -229,7 +239,10 @@ def _sealed(keys: KeyRing, token_id: UUID, grant: Grant) -> dict[str, Any]:
 def _token(row: Any, keys: KeyRing) -> StoredToken:
     def opened(column: str) -> SecretStr:
         key_id = row[f"{column}_key_id"]
-        return keys.decrypt(row[column], key_id, table=TABLE, column=column, row_id=row["id"])
+        try:
+            return keys.decrypt(row[column], key_id, table=TABLE, column=column, row_id=row["id"])
+        except (Tampered, UnknownKey) as error:
+            raise Unreadable(error, row) from None
 
     return StoredToken(
         id=row["id"],

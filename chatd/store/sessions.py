@@ -3,7 +3,9 @@
 The token is changed now and then. An answer with the new one may be lost, so the one before works
 until the new one has come back, and for a minute more: other requests were on their way. A token
 that comes later than that is in two hands (RFC 9700, section 4.14.2): nobody can tell which of
-them is the user's, so the session ends. All tokens of a session begin alike, by which it is found.
+them is the user's, so the session ends. A request that was slow to come in shows the one before
+for some minutes more: it is refused, and nothing ends. All tokens of a session begin alike, by
+which it is found.
 """
 
 import hashlib
@@ -32,7 +34,11 @@ _FAMILY_LENGTH = len(PREFIX) + 24
 """Of what all tokens of a session begin with: `PREFIX`, and those bytes as base64."""
 
 ROTATE_AFTER = "interval '15 minutes'"
-GRACE = "interval '1 minute'"
+GRACE_S = 60
+GRACE = f"interval '{GRACE_S} seconds'"
+SLOW = "interval '10 minutes'"
+"""For which a request may have been on its way, its body above all: it was made with the token that
+was good then."""
 BATCH = 200
 
 CREATE = text(
@@ -74,10 +80,11 @@ WHERE id = $1 AND revoked_at IS NULL AND (
 RETURNING id
 """
 
-REPLACED = """
+REPLACED = f"""
 SELECT id, user_id FROM sessions
 WHERE family_sha256 = $1 AND token_sha256 <> $2 AND revoked_at IS NULL
-    AND expires_at > clock_timestamp()
+    AND expires_at > clock_timestamp() AND ($3 OR previous_sha256 IS DISTINCT FROM $2
+        OR rotated_at < clock_timestamp() - {SLOW})
 """
 """Asked only of a token that lets nobody in, so it is not the one before within its minute."""
 
@@ -196,10 +203,10 @@ async def rotate_session(db: Database, session_id: UUID, token: str) -> str | No
     return new if row is not None else None
 
 
-async def find_reused(db: Database, token: str) -> Reused | None:
+async def find_reused(db: Database, token: str, *, slow_too: bool = False) -> Reused | None:
     """The session that still goes on while this token, which lets nobody in any more, was one of
-    its. Raises `Unavailable`."""
-    row = await db.fetch_one(REPLACED, _sha256(_family(token)), _sha256(token))
+    its; `slow_too`: even one that a slow request may show. Raises `Unavailable`."""
+    row = await db.fetch_one(REPLACED, _sha256(_family(token)), _sha256(token), slow_too)
     return Reused(row["id"], row["user_id"]) if row is not None else None
 
 

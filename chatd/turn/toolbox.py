@@ -194,13 +194,19 @@ class Toolbox:
     async def _note_step_ups(self, made: Offering) -> None:
         """A server may want more access than it was given before it lists its tools."""
         for server, outcome in zip(made.selection.kept, made.outcomes, strict=True):
-            if not isinstance(outcome, Skipped) or outcome.reason != "forbidden":
+            if not isinstance(outcome, Skipped):
+                continue
+            if outcome.reason not in ("forbidden", "auth_required"):
                 continue
             if isinstance(server.auth, UserAuth):
                 known = server.auth.connection_id
                 account = await patiently(lambda known=known: read_account(self._deps.db, known))
-                if account is not None and account.wants_more:
-                    auth = server.auth.model_copy(update={"needs_reauth": "insufficient_scope"})
+                if account is None:
+                    continue
+                more = "insufficient_scope" if account.wants_more else None
+                why = more if outcome.reason == "forbidden" else account.needs_reauth
+                if why is not None:
+                    auth = server.auth.model_copy(update={"needs_reauth": why})
                     self._servers[server.id] = replace(server, auth=auth)
 
     def _connectable(self, made: Offering) -> Sequence[McpServer]:

@@ -1,6 +1,7 @@
 """The front door on a real socket, served as `chatd api` does, in the test's own loop."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -20,20 +21,27 @@ from tests.api.conftest import BASE, Person
 async def serving(app: FastAPI, settings: Settings) -> AsyncGenerator[str]:
     """Answers host and port. The application's parts are the test's to open and close."""
     config = server_config(app, settings.model_copy(update={"port": 0}))
+    async with running(config) as server:
+        yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def running(
+    config: uvicorn.Config, sockets: list[socket.socket] | None = None
+) -> AsyncGenerator[uvicorn.Server]:
     config.lifespan = "off"
     config.loop = "none"
     server = uvicorn.Server(config)
     config.load()
     server.lifespan = config.lifespan_class(config)
-    await server.startup()
-    port = server.servers[0].sockets[0].getsockname()[1]
+    await server.startup(sockets)
     ticking = asyncio.create_task(server.main_loop())
     try:
-        yield f"127.0.0.1:{port}"
+        yield server
     finally:
         server.should_exit = True
         await ticking
-        await server.shutdown()
+        await server.shutdown(sockets)
 
 
 def open_socket(address: str, path: str, person: Person, **headers: str) -> Any:
@@ -44,20 +52,20 @@ def open_socket(address: str, path: str, person: Person, **headers: str) -> Any:
     )
 
 
-async def heard(socket: ClientConnection, name: str) -> Any:
+async def heard(stream: ClientConnection, name: str) -> Any:
     """The next event of this name; those before it are passed over."""
     async with asyncio.timeout(20):
         while True:
-            event = orjson.loads(await socket.recv())
+            event = orjson.loads(await stream.recv())
             if event["event"] == name:
                 return event
 
 
-async def closing_code(socket: ClientConnection) -> int:
+async def closing_code(stream: ClientConnection) -> int:
     """How the server closes it, after whatever it still says."""
     async with asyncio.timeout(20):
         with suppress(ConnectionClosed):
             while True:
-                await socket.recv()
-    assert socket.close_code is not None
-    return socket.close_code
+                await stream.recv()
+    assert stream.close_code is not None
+    return stream.close_code

@@ -22,7 +22,7 @@ from tests.api.test_oauth_discovery import add
 
 REFUSED = "UPDATE oauth_tokens SET last_error = 'invalid_client', needs_reauth = 'client_changed'"
 SIX_MINUTES_LATER = (
-    "UPDATE mcp_server_configs SET discovered_at = discovered_at - interval '6 minutes'"
+    "UPDATE mcp_server_configs SET oauth2_renewed_at = oauth2_renewed_at - interval '6 minutes'"
 )
 
 

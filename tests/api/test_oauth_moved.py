@@ -106,7 +106,7 @@ async def test_a_move_is_noted_as_nobodys_and_the_former_client_is_kept_for_its_
     assert line["actor_id"] is None
 
 
-async def test_scopes_are_those_of_the_new_place(
+async def test_no_more_is_asked_for_at_the_new_place_until_an_administrator_looks(
     member: Person, admin: Person, issuer: Issuer, other: Issuer, browser: Browser, db: Database
 ) -> None:
     made = await add(admin, issuer, oauth2_scopes="read")
@@ -115,7 +115,7 @@ async def test_scopes_are_those_of_the_new_place(
     await db.fetch(UNAUTHORIZED)
     await browser.open(await ask_to_connect(member, made["id"]))
     view = (await admin.get(f"/mcp/servers/{made['id']}")).json()
-    assert view["oauth2_scopes"] == "read write"
+    assert (view["oauth2_issuer"], view["oauth2_scopes"]) == (f"{other.url}/", "read")
 
 
 async def test_at_the_same_authorization_server_everything_stays(

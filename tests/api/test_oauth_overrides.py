@@ -184,7 +184,8 @@ async def test_tokens_of_a_client_by_hand_outlive_another_name_of_its_issuer(
     assert (await member.get(place(made))).json()["auth_connected"] is True
     keys, server_id = KeyRing(settings.keys()), UUID(made["id"])
     for name in ("", f"{issuer.url}/"):
-        known = await client_of(db, keys, server_id, name, made["oauth2_client_id"])
+        bound = name, made["oauth2_client_id"], f"{issuer.url}/token"
+        known = await client_of(db, keys, server_id, *bound)
         assert known is not None
         assert known.token_url == f"{issuer.url}/token"
     emptied = await change(admin, made, oauth2_issuer="")

@@ -20,11 +20,28 @@ from chatd.core.errors import TooMany
     ],
 )
 def test_no_address_writes_our_policy(url: str, targets: str) -> None:
-    asked = Asked("Tickets", "mcp.example", "max", url, ())
+    asked = Asked("Tickets", "mcp.example", "max", url, url, ())
     page = consent_page(asked, action="/go", csrf="c", ticket="t")
     directives = page.headers["content-security-policy"].split("; ")
     assert f"form-action {targets}" in directives
     assert not any(each.startswith("script-src") for each in directives)
+
+
+@pytest.mark.parametrize(
+    ("token_url", "shown"),
+    [
+        ("https://sso.example/token", False),
+        ("https://SSO.example/token", False),
+        ("https://tokens.example/x", True),
+    ],
+)
+def test_who_hands_out_access_is_named_where_it_is_not_who_signs_in(
+    token_url: str, *, shown: bool
+) -> None:
+    asked = Asked("Tickets", "mcp.example", "max", "https://sso.example/a", token_url, ())
+    page = bytes(consent_page(asked, action="/go", csrf="c", ticket="t").body).decode()
+    assert ("<dt>Access is handed out by</dt>" in page) is shown
+    assert ("<dd>tokens.example</dd>" in page) is shown
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from ipaddress import ip_network
+from pathlib import Path
+from socket import AF_UNIX, socket
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from redis.asyncio import Redis
 from starlette.requests import HTTPConnection
 
 from chatd.api.rates import Rates, client_of
+from chatd.cli.api import server_config
 from chatd.core.errors import TooMany
 from chatd.settings import Settings
 from chatd.store.db import Database
@@ -22,7 +25,7 @@ from tests.api.browsing import Browser, ask_to_connect
 from tests.api.conftest import BASE, Person
 from tests.api.issuer import Issuer, serving_issuer
 from tests.api.oidc_provider import CLIENT_ID, CLIENT_SECRET, Provider, providing
-from tests.api.served import serving
+from tests.api.served import running, serving
 from tests.api.test_oauth_discovery import add
 
 FLOODER, NEIGHBOUR = "198.51.100.7", "198.51.100.8"
@@ -199,3 +202,46 @@ async def test_a_proxy_tells_its_clients_apart_where_it_is_trusted(
         # What a client says of itself is left of what the proxy has seen.
         seen = [await visit(f"{NEIGHBOUR}, {FLOODER}") for _ in range(FEW + 1)]
         assert [seen[0], seen[-1], await visit(NEIGHBOUR)] == statuses
+
+
+async def test_a_proxy_at_a_unix_socket_tells_its_clients_apart(
+    app: FastAPI, settings: Settings, few: None, tmp_path: Path
+) -> None:
+    url, path = f"{BASE}/login/callback?state=x", str(tmp_path / "door")
+    with socket(AF_UNIX) as door:
+        door.bind(path)
+        door.listen()
+        transport = httpx2.AsyncHTTPTransport(uds=path)
+        async with (
+            running(server_config(app, settings, [door]), [door]),
+            httpx2.AsyncClient(transport=transport, base_url="http://chatd") as http,
+        ):
+
+            async def visit(forwarded: str | None) -> int:
+                headers = {} if forwarded is None else {"x-forwarded-for": forwarded}
+                return (await http.get(url, headers=headers)).status_code
+
+            # Whom a client claims to be is no way round the limit.
+            seen = [await visit(f"203.0.113.{n}, {FLOODER}") for n in range(FEW + 1)]
+            assert (seen[0], seen[-1]) == (400, 429)
+            assert [await visit(NEIGHBOUR), await visit(None)] == [400, 400]
+
+
+# --- disconnecting
+
+
+async def test_a_user_disconnects_so_often_and_no_more(
+    app: FastAPI,
+    redis: Redis,
+    server: Any,
+    admin: Person,
+    member: Person,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("chatd.api.oauth.CONNECTS_A_MINUTE", 2)
+    app.state.parts = replace(app.state.parts, rates=Rates(redis, window_s=86_400))
+    path = f"/mcp/servers/{server['id']}/oauth2/disconnect"
+    answers = [await member.delete(path) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    assert (await admin.delete(path)).status_code == 200

@@ -1,6 +1,9 @@
 """A browser that is signed in: what its cookie is good for, and what other sites cannot do."""
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,7 +205,7 @@ async def test_a_former_cookie_ends_the_session_for_both_who_hold_it(
     async with client(app, cookie=f"chatd_session={stolen}") as thief:
         assert (await thief.get(f"{BASE}/users/me")).status_code == 200  # within the minute
         assert (await browser.me()).status_code == 200
-        await later(db, 2)
+        await later(db, 11)
         headers = {"x-request-id": "the-theft"}
         for _ in range(2):
             assert (await thief.get(f"{BASE}/users/me", headers=headers)).status_code == 401
@@ -218,7 +221,7 @@ async def test_a_thief_who_was_first_to_go_on_is_out_when_the_user_comes_back(
         thief.cookies.set("chatd_session", browser.cookie, domain="chatd.local")
         for _ in range(2):
             assert (await thief.get(f"{BASE}/users/me")).status_code == 200
-        await later(db, 2)
+        await later(db, 11)
         assert (await browser.me()).status_code == 401
         assert (await thief.get(f"{BASE}/users/me")).status_code == 401
     assert len(await reuses(db)) == 1
@@ -231,7 +234,7 @@ async def test_a_former_cookie_on_the_way_to_connect_ends_the_session_too(
     await later(db, 16)
     for _ in range(2):
         await browser.me()
-    await later(db, 2)
+    await later(db, 11)
     path = f"{BASE}/mcp/servers/{browser.user.id}/oauth2/connect"
     newest = browser.cookie
     browser.http.cookies.set("chatd_session", former, domain="chatd.local")
@@ -239,6 +242,81 @@ async def test_a_former_cookie_on_the_way_to_connect_ends_the_session_too(
     browser.http.cookies.set("chatd_session", newest, domain="chatd.local")
     assert (await browser.me()).status_code == 401
     assert len(await reuses(db)) == 1
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A request whose body has come in half."""
+
+    answer: asyncio.Task[httpx2.Response]
+    rest: asyncio.Event
+
+
+@asynccontextmanager
+async def half_sent(browser: Browser, path: str, kind: str) -> AsyncGenerator[Slow]:
+    """Told apart by the first read: the application has then done all that it does before."""
+    rest, reading = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncGenerator[bytes]:
+        yield b'{"content": [{"type": "text", "text": "hi '
+        reading.set()
+        await rest.wait()
+        yield b'"}]}'
+
+    headers = {"X-CSRF-Token": browser.session.csrf, "Origin": OURS, "Content-Type": kind}
+    sending = browser.http.post(BASE + path, content=body(), headers=headers)
+    async with asyncio.TaskGroup() as tasks:
+        slow = Slow(tasks.create_task(sending), rest)
+        try:
+            async with asyncio.timeout(20):
+                await reading.wait()
+            yield slow
+        finally:
+            rest.set()
+
+
+async def test_a_slow_answer_overwrites_no_newer_cookie(
+    browser: Browser, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await browser.me()
+    await later(db, 16)
+    async with half_sent(browser, "/chats/files?name=a.txt", "text/plain") as upload:
+        await later(db, 1.2)
+        for _ in range(2):
+            await browser.me()  # another tab: the cookie that the upload was given is lost to it
+        newest = browser.cookie
+        monkeypatch.setattr("chatd.api.session_cookie.monotonic", lambda: time.monotonic() + 72)
+        upload.rest.set()
+        answer = await upload.answer
+    assert (answer.status_code, "set-cookie" in answer.headers) == (201, False)
+    assert browser.cookie == newest
+    assert (await browser.me()).status_code == 200
+    assert await reuses(db) == []
+
+
+async def test_a_slow_answer_still_takes_the_cookie_away(
+    browser: Browser, db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await browser.me()
+    await later(db, 16)
+    monkeypatch.setattr("chatd.api.session_cookie.monotonic", lambda: time.monotonic() + 72)
+    answer = await browser.send("/logout", origin=OURS, x_csrf_token=browser.session.csrf)
+    assert "Max-Age=0" in answer.headers["set-cookie"]
+
+
+async def test_a_request_that_was_slow_to_come_in_ends_no_session(
+    browser: Browser, db: Database
+) -> None:
+    await browser.me()
+    async with half_sent(browser, "/chats", "application/json") as slow:
+        await later(db, 16)
+        for _ in range(2):
+            await browser.me()
+        await later(db, 2)
+        slow.rest.set()
+        assert (await slow.answer).status_code == 401
+    assert (await browser.me()).status_code == 200
+    assert await reuses(db) == []
 
 
 async def reuses(db: Database) -> list[Any]:

@@ -42,6 +42,7 @@ class Rotating:
         self.refusal: tuple[int, bytes] = 400, b'{"error": "invalid_request"}'
         self.refreshes = self.revocations = self.asked = self.unauthorized = self.served = 0
         self.forms: list[dict[str, str]] = []
+        self.taken_back: list[dict[str, str]] = []
         self.let_go = asyncio.Event()
         self.port = 0
         self._families: dict[str, Family] = {}
@@ -77,6 +78,9 @@ class Rotating:
     async def answer(self, exchange: Exchange) -> None:
         if exchange.path == "/token":
             await self._token(exchange)
+        elif exchange.path == "/revoke":
+            self.taken_back.append(_form(exchange))
+            await exchange.answer(b"")
         else:
             await self._resource(exchange)
 
@@ -87,7 +91,7 @@ class Rotating:
         await exchange.answer(b"", status=200 if good else 401)
 
     async def _token(self, exchange: Exchange) -> None:
-        form = {name: values[0] for name, values in parse_qs(exchange.body.decode()).items()}
+        form = _form(exchange)
         self.forms.append(form)
         mood = self.mood
         if mood == "failing":
@@ -153,6 +157,10 @@ class Rotating:
 
 
 R = TypeVar("R", bound=Rotating)
+
+
+def _form(exchange: Exchange) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(exchange.body.decode()).items()}
 
 
 def _error(code: str) -> tuple[int, dict[str, Any]]:

@@ -243,12 +243,14 @@ async def test_a_server_that_refuses_a_login_does_not_end_it(
     assert authority.refreshes == 1
 
 
-async def test_a_login_is_never_sent_in_the_clear(
-    make_service: MakeService, db: Database, authority: Rotating
+@pytest.mark.parametrize("audience", ["", "https://api.example"])
+async def test_neither_a_login_nor_what_it_was_exchanged_for_is_sent_in_the_clear(
+    make_service: MakeService, db: Database, authority: Rotating, audience: str
 ) -> None:
-    account = await sign_in(db, authority, url="http://10.0.0.1/mcp")
+    account = await sign_in(db, authority, url="http://10.0.0.1/mcp", audience=audience)
     with pytest.raises(ServerFailed, match="without encryption"):
         await Credentials(make_service()).headers(account.server, account.principal)
+    assert authority.forms == []
 
 
 async def test_a_login_is_exchanged_for_a_servers_audience(

@@ -12,10 +12,8 @@ from chatd.core.oauth import Bearer
 from chatd.core.servers import Principal
 from chatd.credentials import NotConnected, NoToken, TokenService
 from chatd.oauth.challenge import Challenge
-from chatd.outbound import Outbound
 from chatd.store.db import Database
 from chatd.store.oauth_tokens import save_refresh, take_lease
-from chatd.store.secrets import KeyRing
 from tests.credentials.accounts import Account, account_of, connect, grant_of, keep
 from tests.credentials.conftest import MakeService
 from tests.credentials.rotating import Rotating
@@ -261,13 +259,16 @@ async def test_nobody_is_given_anothers_token(service: TokenService, account: Ac
             await service.bearer(account.server, principal)
 
 
-async def test_a_token_that_cannot_be_read_is_kept(
-    outbound: Outbound, account: Account, service: TokenService, authority: Rotating
+async def test_a_refresh_asks_for_the_resource_that_was_granted(
+    service: TokenService, account: Account, authority: Rotating
 ) -> None:
-    other = TokenService(account.db, KeyRing({"other": b"o" * 32}), outbound)
-    with pytest.raises(NotConnected, match="tampered"):
-        await get(other, account)
-    assert authority.believes(await header(service, account))
+    resource = "https://mcp.example/mcp"
+    await account.db.fetch("UPDATE oauth_tokens SET resource = $1", resource)
+    for generation in (2, 3):
+        await account.age(-1)
+        assert (await get(service, account)).generation == generation
+        assert authority.forms[-1]["resource"] == resource
+    assert (await account.row())["resource"] == resource
 
 
 @pytest.mark.parametrize("source", ["", "manual", "metadata_document"])

@@ -136,6 +136,25 @@ async def test_nobody_speaks_for_an_issuer_that_speaks_for_itself(pages: Pages) 
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        "registration_endpoint",
+        "revocation_endpoint",
+        "jwks_uri",
+        "userinfo_endpoint",
+        "end_session_endpoint",
+    ],
+)
+async def test_what_another_host_says_of_an_issuer_counts_only_for_its_own_host(name: str) -> None:
+    async with world({**ASKS, AS: issuer("{other}", **{name: "{as}/theirs"})}) as made:
+        taken = (await found(made, "{other}")).issuer
+        assert taken.token_endpoint == made.fill("{other}/token")
+        assert getattr(taken, name) == ""
+    async with world({**ASKS, AS: issuer("{other}", **{name: "{other}/own"})}) as made:
+        assert getattr((await found(made, "{other}")).issuer, name) == made.fill("{other}/own")
+
+
+@pytest.mark.parametrize(
     "own",
     [
         Page(status=503),

@@ -1,6 +1,7 @@
 """A browser: what a user does with it who connects a server, or signs in."""
 
 import re
+from collections.abc import Mapping
 from html import unescape
 from urllib.parse import urljoin
 
@@ -10,9 +11,13 @@ _FIELD = re.compile(r'<input[^>]*name="([^"]+)"[^>]*value="([^"]*)"')
 _ACTION = re.compile(r'<form[^>]*action="([^"]+)"')
 
 
-async def follow(connect_url: str) -> httpx2.Response:
+async def follow(
+    connect_url: str, mounts: Mapping[str, httpx2.AsyncBaseTransport] | None = None
+) -> httpx2.Response:
     """Without a session: consent, its form, that server, the callback; gives the last page."""
-    async with httpx2.AsyncClient(trust_env=False, verify=False, timeout=60) as browser:
+    async with httpx2.AsyncClient(
+        trust_env=False, verify=False, timeout=60, mounts=mounts
+    ) as browser:
         page = await browser.get(connect_url)
         page.raise_for_status()
         (action,) = _ACTION.findall(page.text)

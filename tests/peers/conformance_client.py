@@ -3,14 +3,17 @@
 `python -m tests.peers.conformance_client SERVER_URL`: an administrator adds the server, a user
 connects it as a browser would, then a tool of it is listed and called. The suite's scenario is in
 `MCP_CONFORMANCE_SCENARIO` and `MCP_CONFORMANCE_CONTEXT`, chatd in `CONFORMANCE_CHATD`, tokens of
-some administrators in `CONFORMANCE_TOKENS`: each may try but a few servers a minute. Ends with 0
-unless chatd itself fails.
+some administrators in `CONFORMANCE_TOKENS`: each may try but a few servers a minute. The suite
+starts all its scenarios at once; those that share a file of `CONFORMANCE_TURNS` take turns,
+as many at a time as there are files. Ends with 0 unless chatd itself fails.
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 from zlib import crc32
@@ -115,13 +118,22 @@ class Scenario:
         return done
 
 
+def _turn(files: list[Path], name: str) -> None:
+    """Waits for it; it is over with this process."""
+    held = os.open(files[crc32(name.encode()) % len(files)], os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+
 def _tell(*said: object) -> None:
     """For who looks at a failure: the suite keeps it."""
     print(*said)  # noqa: T201 - there is no log here
 
 
 def main() -> None:
-    context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")  # noqa: TID251
+    env = os.environ  # noqa: TID251 - the suite speaks to its client by it
+    context = json.loads(env.get("MCP_CONFORMANCE_CONTEXT") or "{}")
+    turns = sorted(Path(env["CONFORMANCE_TURNS"]).iterdir())
+    _turn(turns, env["MCP_CONFORMANCE_SCENARIO"])
     Scenario(sys.argv[-1], context).run()
 
 

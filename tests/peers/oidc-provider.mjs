@@ -1,16 +1,25 @@
 // npm oidc-provider as the authorization server of an MCP server: everybody who asks is let in as the
 // same user. Settings come by environment: PORT, TTL_S (of access tokens), TOKENS (their format: opaque
-// or jwt), SECRET (of the MCP server, which may introspect).
+// or jwt), SECRET (of the MCP server, which may introspect), DOCUMENTS (where documents of DOCUMENTS_AT
+// really are; without both of them a client id is no URL).
 // GET /stats tells what was asked so far, POST /revoke ends every grant,
 // POST /forget also every registration.
 
 import { Provider } from "oidc-provider";
 
-const { PORT, TTL_S, TOKENS, SECRET } = process.env;
+const { PORT, TTL_S, TOKENS, SECRET, DOCUMENTS, DOCUMENTS_AT } = process.env;
 const issuer = `http://127.0.0.1:${PORT}`;
 const clients = new Set();
 const grants = new Set();
-const stats = { registrations: 0, codes: 0, refreshes: 0, refused: [], reuses: 0, revocations: 0 };
+const stats = {
+  registrations: 0,
+  documents: 0,
+  codes: 0,
+  refreshes: 0,
+  refused: [],
+  reuses: 0,
+  revocations: 0,
+};
 
 const provider = new Provider(issuer, {
   clients: [
@@ -25,6 +34,7 @@ const provider = new Provider(issuer, {
   cookies: { keys: [SECRET] },
   clientAuthMethods: ["none", "client_secret_basic", "client_secret_post"],
   features: {
+    clientIdMetadataDocument: { enabled: Boolean(DOCUMENTS), ack: "draft-02" },
     devInteractions: { enabled: false },
     introspection: { enabled: true, allowedPolicy: (ctx, client) => client.clientId === "mcp-server" },
     registration: { enabled: true },
@@ -37,6 +47,11 @@ const provider = new Provider(issuer, {
       }),
     },
     revocation: { enabled: true },
+  },
+  // Without its dispatcher, which would keep it from loopback addresses.
+  fetch: (url, { method, headers, signal }) => {
+    stats.documents += 1;
+    return fetch(String(url).replace(DOCUMENTS_AT, DOCUMENTS), { method, headers, signal });
   },
   findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
   interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },

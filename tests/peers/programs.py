@@ -50,15 +50,17 @@ async def start_aimock(packages: Path, folder: Path, fixtures: Path) -> Peer:
     return await on_free_port(launch)
 
 
-async def start_oidc_provider(folder: Path, *, lifetime_s: int, tokens: str = "opaque") -> Peer:
+async def start_oidc_provider(
+    folder: Path, *, lifetime_s: int, tokens: str = "opaque", **env: str
+) -> Peer:
     """Its access tokens are over after so many seconds, or up to one less: it counts whole ones.
-    They are `opaque`, or `jwt`."""
+    They are `opaque`, or `jwt`. `env`: see there."""
 
     async def launch(port: int) -> Peer:
         log, program = folder / f"oidc-provider-{port}.log", HERE / "oidc-provider.mjs"
-        env = {"PORT": str(port), "TTL_S": str(lifetime_s), "TOKENS": tokens}
-        secret = {"SECRET": CLIENT_SECRET}
-        child = await _listening(port, log, program, interpreter=newer_node(), **env, **secret)
+        own = {"PORT": str(port), "TTL_S": str(lifetime_s), "TOKENS": tokens}
+        given = own | env | {"SECRET": CLIENT_SECRET}
+        child = await _listening(port, log, program, interpreter=newer_node(), **given)
         return Peer(child, f"http://127.0.0.1:{port}", "oidc-provider")
 
     return await on_free_port(launch)

@@ -15,9 +15,12 @@ from tests.e2e.fleet import ROOT, Fleet
 from tests.peers.programs import newer_node
 
 CLIENT = f"{sys.executable} -m tests.peers.conformance_client"
-WITHIN_S = 120
-ADMINISTRATORS = 12
+WITHIN_S = 300
+ADMINISTRATORS = 40
+AT_ONCE = 8
+"""On a busy machine time-outs would decide if all began together, as the suite has it."""
 ID_JAG = "identity assertion grants, an extension that chatd does not speak"
+OWN_ID = "the suite wants its own fixed client id; ours is the address of our own document"
 DPOP = "proof of possession, an extension that chatd does not speak; its tokens are bearer tokens"
 WIF = "workload identity: chatd has no platform that vouches for it"
 
@@ -28,6 +31,10 @@ class Suite:
     scenarios: int
     unclaimed: dict[str, str]
     """Why, by the scenario's name. All others are to pass."""
+
+
+WARNED = {"basic-cimd: cimd-client-id-used": OWN_ID}
+"""Why, by scenario and check; no others."""
 
 
 RELEASED = Suite(
@@ -54,6 +61,7 @@ async def _run(
         "PATH": os.defpath,
         "CONFORMANCE_CHATD": fleet.apis[0].url,
         "CONFORMANCE_TOKENS": " ".join(await _administrators(fleet)),
+        "CONFORMANCE_TURNS": str(_turns(folder)),
     }
     return await asyncio.to_thread(
         subprocess.run,
@@ -65,6 +73,14 @@ async def _run(
         timeout=WITHIN_S,
         check=False,
     )
+
+
+def _turns(folder: Path) -> Path:
+    turns = folder / "turns"
+    turns.mkdir()
+    for number in range(AT_ONCE):
+        (turns / str(number)).touch()
+    return turns
 
 
 async def _administrators(fleet: Fleet) -> list[str]:
@@ -91,6 +107,7 @@ def _name(folder: Path) -> str:
     return folder.name.rsplit("-", 6)[0]
 
 
+@pytest.mark.timeout(WITHIN_S + 60)
 @pytest.mark.parametrize(
     "suite", [pytest.param(RELEASED, id="0.1.16"), pytest.param(NEXT, id="0.2.0-alpha.12")]
 )
@@ -100,12 +117,15 @@ async def test_every_scenario_of_authorization_that_is_claimed_passes(
     done = await _run(suite, fleet, packages, tmp_path)
     checks = _checks(tmp_path)
     assert suite.unclaimed.keys() <= checks.keys()
-    failed = [
-        f"{name}: {check['id']} {check.get('errorMessage', '')}"
+    claimed = [
+        (f"{name}: {check['id']}", check)
         for name, told in checks.items()
         for check in told
-        if check["status"] == "FAILURE" and name not in suite.unclaimed
+        if name not in suite.unclaimed
     ]
+    failed = [(at, check) for at, check in claimed if check["status"] == "FAILURE"]
     assert failed == [], done.stdout[-4000:]
+    warned = {at for at, check in claimed if check["status"] == "WARNING"}
+    assert warned == WARNED.keys()
     assert len(checks) == suite.scenarios
     assert all(checks.values())

@@ -28,7 +28,7 @@ async def tried(world: World) -> bool:
     return auth.connected
 
 
-@pytest.mark.parametrize("reason", ["unauthorized", "refresh_refused"])
+@pytest.mark.parametrize("reason", ["unauthorized", "refresh_refused", "tampered"])
 async def test_turns_try_them_when_it_is_time_and_lists_still_say_to_connect(
     world: World, reason: str
 ) -> None:
@@ -42,7 +42,7 @@ async def test_turns_try_them_when_it_is_time_and_lists_still_say_to_connect(
     assert view["connect_url"]
 
 
-@pytest.mark.parametrize("reason", ["invalid_grant", "client_changed", "tampered"])
+@pytest.mark.parametrize("reason", ["invalid_grant", "client_changed"])
 async def test_what_is_final_is_tried_by_no_turn(world: World, reason: str) -> None:
     await mark(world, reason, ago=timedelta(hours=1))
     assert not await tried(world)
@@ -55,7 +55,7 @@ async def test_a_new_connection_has_nothing_held_against_it(world: World) -> Non
     assert await oauth_tokens.mark_reauth(world.db, token, generation=1, reason="unauthorized") == 1
 
 
-@pytest.mark.parametrize("reason", ["unauthorized", "refresh_refused"])
+@pytest.mark.parametrize("reason", ["unauthorized", "refresh_refused", "tampered"])
 async def test_they_do_not_follow_a_server_to_another_host(world: World, reason: str) -> None:
     await mark(world, reason, ago=timedelta())
     await change_server(

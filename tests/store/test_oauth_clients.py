@@ -35,9 +35,13 @@ async def server(db: Database) -> UUID:
 
 
 async def client_of(
-    db: Database, server: UUID, client_id: str = "client", issuer: str = ISSUER
+    db: Database,
+    server: UUID,
+    client_id: str = "client",
+    issuer: str = ISSUER,
+    token_url: str = TOKEN_URL,
 ) -> KnownClient | None:
-    return await oauth_clients.client_of(db, KEYS, server, issuer, client_id)
+    return await oauth_clients.client_of(db, KEYS, server, issuer, client_id, token_url)
 
 
 async def change(db: Database, server: UUID, **changes: Any) -> None:
@@ -104,6 +108,39 @@ async def test_it_is_kept_until_no_token_is_bound_to_it(db: Database, server: UU
     await db.fetch("DELETE FROM oauth_tokens")
     assert await oauth_clients.forget_clients(db) == 1
     assert await client_of(db, server) is None
+
+
+async def test_an_issuer_without_a_name_is_known_by_its_token_endpoint(db: Database) -> None:
+    """A client id may be the same at two of them; their secrets never go to each other."""
+    server = await make_server(db, **OAUTH2)
+    token = await connect(db, (await make_user(db)).user_id, server)
+    await db.fetch("UPDATE oauth_tokens SET issuer = ''")
+    elsewhere = {
+        "oauth2_token_url": "https://next.example/token",
+        "oauth2_revocation_url": "https://next.example/revoke",
+        "oauth2_client_secret": SecretStr("other"),
+    }
+    for changes in (elsewhere, {}, elsewhere):
+        await change(db, server, **changes)
+    await db.fetch("UPDATE oauth_clients SET retired_at = retired_at - interval '2 days'")
+    assert await oauth_clients.forget_clients(db) == 1
+    before = await client_of(db, server, issuer="", token_url=token.token_url)
+    now = await client_of(db, server, issuer="", token_url="https://next.example/token")
+    assert before is not None
+    assert now is not None
+    assert (before.client.secret, before.revocation_url) == (
+        SecretStr("s3cret"),
+        f"{ISSUER}/revoke",
+    )
+    assert (now.client.secret, now.revocation_url) == (
+        SecretStr("other"),
+        "https://next.example/revoke",
+    )
+    assert await client_of(db, server, issuer="", token_url="https://evil.example/token") is None
+
+
+async def test_a_named_issuer_may_move_its_token_endpoint(db: Database, server: UUID) -> None:
+    assert await client_of(db, server, token_url=f"{ISSUER}/former") is not None
 
 
 async def test_what_was_discovered_ends_where_it_is_set_by_hand(db: Database, server: UUID) -> None:

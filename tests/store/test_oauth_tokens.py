@@ -10,11 +10,12 @@ import pytest
 from pydantic import SecretStr
 
 from chatd.core.chats import Actor
+from chatd.core.oauth import ReauthReason
 from chatd.store import oauth_tokens, policy_state
 from chatd.store.db import Database
 from chatd.store.ids import new_id
-from chatd.store.oauth_tokens import Lease
-from chatd.store.secrets import KeyRing, Tampered, UnknownKey
+from chatd.store.oauth_tokens import Lease, Unreadable
+from chatd.store.secrets import KeyRing, Tampered
 from tests.seed import KEYS, make_server, make_user
 from tests.store.granting import connect, grant_of, stored
 from tests.waiting import one
@@ -286,8 +287,8 @@ async def test_a_token_of_another_generation_is_not_marked(world: World) -> None
     mark = oauth_tokens.mark_reauth
     assert not await mark(world.db, token.id, generation=1, reason="invalid_grant")
     assert await world.policy() == version
-    assert await mark(world.db, token.id, generation=None, reason="tampered", error="moved")
-    assert (await stored(world.db, token.id)).needs_reauth == "tampered"
+    assert await mark(world.db, token.id, generation=2, reason="invalid_grant")
+    assert (await stored(world.db, token.id)).needs_reauth == "invalid_grant"
 
 
 async def test_a_ciphertext_that_was_moved_does_not_open(world: World) -> None:
@@ -312,9 +313,25 @@ async def test_a_ciphertext_that_was_moved_does_not_open(world: World) -> None:
 
 async def test_a_token_of_an_unknown_key_is_told_from_none(world: World) -> None:
     token = await world.connect()
-    with pytest.raises(UnknownKey):
+    with pytest.raises(Unreadable, match="'test'"):
         await oauth_tokens.read_token(world.db, KeyRing({"other": b"o" * 32}), token.id)
     assert await oauth_tokens.read_token(world.db, KEYS, new_id()) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "saved"),
+    [("tampered", True), ("unauthorized", True), ("refresh_refused", True), ("expired", False)],
+)
+async def test_a_doubt_that_comes_up_during_a_refresh_costs_no_rotation(
+    world: World, reason: ReauthReason, *, saved: bool
+) -> None:
+    token = await world.connect()
+    lease = await lease_of(world.db, token)
+    assert await oauth_tokens.mark_reauth(world.db, token.id, generation=1, reason=reason)
+    save = oauth_tokens.save_refresh
+    assert (await save(world.db, KEYS, token, lease.id, grant_of("x")) is not None) == saved
+    now = await stored(world.db, token.id)
+    assert (now.generation, now.needs_reauth) == ((2, None) if saved else (1, reason))
 
 
 async def test_a_step_up_asks_for_the_union_and_not_for_ever(world: World) -> None:

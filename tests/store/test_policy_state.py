@@ -6,9 +6,10 @@ import pytest
 from sqlalchemy import text
 
 from chatd.core.errors import NotFound, Unavailable
-from chatd.store import models, policy_state
+from chatd.store import models, oauth_tokens, policy_state
 from chatd.store.policy_state import locked_out, read_state, servers_in_use
 from tests.seed import Seed, change_server, make_server, make_user
+from tests.store.granting import connect
 from tests.waiting import transaction
 
 
@@ -98,3 +99,19 @@ async def test_who_left_a_group_or_is_suspended_is_locked_out(seed: Seed) -> Non
     assert await locked_out(seed.db, [ada]) == {(restricted, ada)}
     await seed.db.fetch("UPDATE users SET suspended = true WHERE id = $1", eve)
     assert await locked_out(seed.db, [eve]) == {(restricted, eve), (open_to_all, eve)}
+
+
+@pytest.mark.parametrize("auth_type", ["oauth2", "user_oidc"])
+async def test_who_has_no_account_at_a_server_is_locked_out_of_it(
+    seed: Seed, auth_type: str
+) -> None:
+    db, ada = seed.db, seed.actor.user_id
+    eve = (await make_user(db, "eve")).user_id
+    server = await make_server(db, auth_type=auth_type)
+    granted_for = server if auth_type == "oauth2" else None
+    assert await locked_out(db, [ada]) == {(server, ada)}
+    await connect(db, ada, granted_for)
+    assert await locked_out(db, [ada, eve]) == {(server, eve)}
+    async with db.transaction() as session:
+        assert await oauth_tokens.delete_token(session, server_id=granted_for, user_id=ada)
+    assert await locked_out(db, [ada]) == {(server, ada)}

@@ -147,12 +147,24 @@ async def test_a_former_token_tells_whose_session_it_was(db: Database, user: Act
     second = await rotated(db, made.token)
     newest = await rotated(db, second)
     await seen(db, newest)
-    for former in (made.token, second):
-        await later(db, 2)
+    for former, minutes in ((made.token, 0), (second, 11)):
+        await later(db, minutes)
         assert await sessions.authenticate_session(db, former) is None
         found = await sessions.find_reused(db, former)
         assert found == sessions.Reused(made.id, user.user_id)
     assert await sessions.find_reused(db, newest) is None
+
+
+async def test_the_token_before_may_be_a_slow_requests(db: Database, user: Actor) -> None:
+    made = await sign_in(db, user)
+    newest = await rotated(db, made.token)
+    await seen(db, newest)
+    await later(db, 9)
+    assert await sessions.authenticate_session(db, made.token) is None
+    assert await sessions.find_reused(db, made.token) is None
+    found = await sessions.find_reused(db, made.token, slow_too=True)
+    assert found == sessions.Reused(made.id, user.user_id)
+    assert await sessions.find_reused(db, newest, slow_too=True) is None
 
 
 async def test_what_was_never_a_token_or_is_over_tells_nothing(db: Database, user: Actor) -> None:

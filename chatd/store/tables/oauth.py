@@ -125,7 +125,9 @@ class OAuthClient(Row, table=True):
     __tablename__ = "oauth_clients"
     __table_args__ = (
         one_of("auth_method", ("", *AUTH_METHODS), name="ck_oauth_clients_auth_method"),
-        UniqueConstraint("server_id", "issuer", "client_id", name="uq_oauth_clients_client"),
+        UniqueConstraint(
+            "server_id", "issuer", "client_id", "token_url", name="uq_oauth_clients_client"
+        ),
     )
 
     id: UUID = primary_id()

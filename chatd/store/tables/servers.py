@@ -103,6 +103,8 @@ class McpServerConfig(Row, table=True):
     discovered_at: Instant = timestamp()
     oauth2_looked_at: Instant = timestamp()
     """When it was last looked whether its authorization server is still the same."""
+    oauth2_renewed_at: Instant = timestamp()
+    """When it was last tried, by itself, to register another client."""
     api_key_header: str = ""
     api_key_value: bytes | None = Field(default=None, sa_column=_secret())
     api_key_value_key_id: str | None = None
