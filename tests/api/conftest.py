@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI
+from redis.asyncio import Redis
 from starlette.routing import BaseRoute, Route
 
 from chatd.api.app import create_app
@@ -65,7 +66,10 @@ def known_routes() -> list[BaseRoute]:
 
 
 @pytest.fixture
-async def app(settings: Settings, known_routes: list[BaseRoute]) -> AsyncGenerator[FastAPI]:
+async def app(
+    settings: Settings, known_routes: list[BaseRoute], redis: Redis
+) -> AsyncGenerator[FastAPI]:
+    """On a Valkey that is empty (`redis`): who visits too often is counted there."""
     app = create_app(settings)
     share_routes(app, known_routes)
     async with app.router.lifespan_context(app):

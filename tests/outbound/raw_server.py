@@ -62,6 +62,7 @@ class RawServer:
         self._tls = tls
         self._bodies = bodies
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
@@ -69,6 +70,7 @@ class RawServer:
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self._writers.add(writer)
         task = asyncio.create_task(self._connected(reader, writer, self.connections))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -89,11 +91,19 @@ class RawServer:
             writer.close()
 
     async def stop(self) -> None:
-        for _ in range(5):  # what was being accepted becomes a connection, which can be closed
-            await asyncio.sleep(0)
+        await _some_rounds()  # what was being accepted becomes a connection, which can be closed
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()  # one that is closed would still wait for a client that reads
+        await _some_rounds()
+
+
+async def _some_rounds() -> None:
+    """Of the event loop."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager

@@ -122,10 +122,8 @@ async def test_an_ended_grant_is_told_and_can_be_made_again(
     assert result["content"][0]["is_error"]
     assert [notice["code"] for notice in turn["notices"]] == ["mcp_auth_required"]
     assert (await member.get(guarded.place))["needs_reauth"] == "invalid_grant"
-    async with member.watching(turn["chat_id"]) as watch:
-        posted = await member.say(turn["chat_id"], "/tools", **guarded.only)
-        await watch.over(posted.turn_id)
-    (notice,) = watch.view.notices
+    turn, _ = await member.run("/tools", **guarded.only)
+    (notice,) = turn["notices"]
     assert (notice["code"], notice["server_id"]) == ("mcp_auth_required", guarded.config["id"])
     assert notice["connect_url"].endswith(f"{guarded.place}/oauth2/connect")
     await connect(member, guarded.config)
