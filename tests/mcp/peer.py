@@ -16,7 +16,7 @@ from chatd.core.servers import McpServer, NoAuth, Principal
 from chatd.core.tools import ToolResult
 from chatd.dev.ports import listen
 from chatd.mcp.pool import SessionPool
-from tests.outbound.raw_server import Exchange, RawServer
+from tests.outbound.raw_server import Exchange, RawServer, some_rounds
 
 ADD: dict[str, Any] = {
     "name": "add",
@@ -194,9 +194,15 @@ async def running_built(build: Callable[[str], ASGIApp]) -> AsyncGenerator[str]:
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[bound]))
         await server.ready.wait()
-        yield origin
-        server.should_exit = True
-        await task
+        try:
+            yield origin
+        finally:
+            server.should_exit = True
+            await task
+            for connection in list(server.server_state.connections):
+                # Of a client that did not hang up within the second.
+                connection.transport.abort()
+            await some_rounds()
 
 
 async def call(

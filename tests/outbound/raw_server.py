@@ -91,16 +91,16 @@ class RawServer:
             writer.close()
 
     async def stop(self) -> None:
-        await _some_rounds()  # what was being accepted becomes a connection, which can be closed
+        await some_rounds()  # what was being accepted becomes a connection, which can be closed
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for writer in self._writers:
             writer.transport.abort()  # one that is closed would still wait for a client that reads
-        await _some_rounds()
+        await some_rounds()
 
 
-async def _some_rounds() -> None:
+async def some_rounds() -> None:
     """Of the event loop."""
     for _ in range(5):
         await asyncio.sleep(0)
